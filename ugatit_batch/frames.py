@@ -1,0 +1,109 @@
+"""What passes between media and networks, and the protocol that every network engine speaks.
+
+Knows nothing of files, of torch or of TensorRT.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ugatit_batch.errors import SizeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+    Attention = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """Which picture sizes, in pixels, a network takes."""
+
+    multiple: int = 4
+    """Both sides divide by this."""
+    minimum: int = 8
+    """No side is shorter than this."""
+    fixed: tuple[int, int] | None = None
+    """The only (height, width) there is, or None where any fits."""
+    max_pixels: int | None = None
+    """What the memory of the device holds, height times width; None where nothing is known."""
+
+    def check(self, height: int, width: int) -> None:
+        """Do nothing when the network takes height × width.
+
+        Raises:
+            SizeError: it does not; the message says which sizes it takes.
+        """
+        if self.fixed is not None:
+            if (height, width) != self.fixed:
+                raise SizeError(
+                    f"{width}×{height}: this model takes {self.fixed[1]}×{self.fixed[0]} pixels only",
+                    f"use --size {self.fixed[0]}, or leave --size out",
+                )
+            return
+        if height % self.multiple or width % self.multiple or min(height, width) < self.minimum:
+            raise SizeError(
+                f"{width}×{height}: both sides must divide by {self.multiple} "
+                f"and be {self.minimum} pixels or more",
+                f"use a --size that divides by {self.multiple}",
+            )
+        if self.max_pixels is not None and height * width > self.max_pixels:
+            side = int(self.max_pixels**0.5) // self.multiple * self.multiple
+            raise SizeError(
+                f"{width}×{height}: too large for the free memory of this machine",
+                f"use --size {side} or less",
+            )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures of one size on their way into a network.
+
+    Attributes:
+        pixels: uint8, N×H×W×3, RGB, sRGB colours.
+    """
+
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Translated:
+    """What a network made of one Batch, in the same order.
+
+    Attributes:
+        pixels: uint8, N×H×W×3, RGB.
+        attention: float32, N×h×w, the CAM attention feature map summed over channels, as the network gives
+            it: not scaled, and smaller than the picture (h = H/4, w = W/4).
+    """
+
+    pixels: Pixels
+    attention: Attention
+
+
+class Translator(Protocol):
+    """One network, ready to run."""
+
+    @property
+    def size_rule(self) -> SizeRule:
+        """Which picture sizes `translate` takes."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many pictures a Batch should hold; never changes the result beyond rounding."""
+
+    def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
+        """Translate a stream of batches, in order, one Translated a Batch.
+
+        It is a stream so that an engine can overlap copies with work; an engine may take a few batches
+        ahead of what it has given back.
+
+        Raises:
+            UgatitBatchError: the batch that was not given back first could not be translated. The stream
+                ends there; calling again with the remaining batches goes on.
+        """
