@@ -48,7 +48,7 @@ def explain_os_error(error: OSError, target: Path) -> DiskFullError | OutputErro
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a path to write to, which becomes `target` when the block ends well and disappears when it does not.
+    """Give a path to write to: it becomes `target` when the block ends well, and disappears when not.
 
     Args:
         target: where the finished file goes; its folder is made when missing, an existing file is replaced.

@@ -1,1 +1,4 @@
-"""Stills and animations: reading, fitting to a network's size and back, writing. Knows nothing of models."""
+"""Pictures: reading, the way into a network and back, writing, and attention sidecars.
+
+Knows nothing of models or of torch.
+"""

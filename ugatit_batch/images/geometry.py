@@ -92,6 +92,38 @@ def _up(length: int, rule: SizeRule) -> int:
     return max(-(-length // rule.multiple) * rule.multiple, rule.minimum)
 
 
+def scale_to_network(image: Image.Image, placement: Placement) -> Image.Image:
+    """The translated part of an upright image, of any mode that can be resized, at `placement.scaled` size.
+
+    The image may be smaller than `placement.source` where a decoder scaled it down.
+    """
+    if image.size == placement.scaled and placement.crop == (0, 0, *placement.source):
+        return image
+    (width, height), (source_width, source_height) = image.size, placement.source
+    left, top, right, bottom = placement.crop
+    box = (
+        left * width / source_width,
+        top * height / source_height,
+        right * width / source_width,
+        bottom * height / source_height,
+    )
+    return image.resize(placement.scaled, Image.Resampling.LANCZOS, box=box)
+
+
+def pad_to_network(image: Image.Image, placement: Placement) -> Pixels:
+    """An RGB image of `placement.scaled` size as uint8 H×W×3 of the network's size, the rest reflection."""
+    pixels = np.array(image)
+    if placement.scaled == placement.network:
+        return pixels
+    (width, height), (x, y) = placement.network, placement.offset
+    padding = (
+        (y, height - pixels.shape[0] - y),
+        (x, width - pixels.shape[1] - x),
+        (0, 0),
+    )
+    return np.pad(pixels, padding, mode="reflect")
+
+
 def to_network(image: Image.Image, placement: Placement) -> Pixels:
     """Bring an upright RGB image to the network's size.
 
@@ -100,23 +132,9 @@ def to_network(image: Image.Image, placement: Placement) -> Pixels:
         placement: from `place`.
 
     Returns:
-        uint8, H×W×3.
+        uint8, H×W×3, in memory of its own.
     """
-    sx, sy = image.width / placement.source[0], image.height / placement.source[1]
-    left, top, right, bottom = placement.crop
-    box = (left * sx, top * sy, right * sx, bottom * sy)
-    if image.size != placement.scaled or placement.crop != (0, 0, *placement.source):
-        image = image.resize(placement.scaled, Image.Resampling.LANCZOS, box=box)
-    pixels = np.asarray(image)
-    if placement.scaled == placement.network:
-        return np.ascontiguousarray(pixels)
-    (width, height), (x, y) = placement.network, placement.offset
-    padding = (
-        (y, height - pixels.shape[0] - y),
-        (x, width - pixels.shape[1] - x),
-        (0, 0),
-    )
-    return np.pad(pixels, padding, mode="reflect")
+    return pad_to_network(scale_to_network(image, placement), placement)
 
 
 def from_network(pixels: Pixels, placement: Placement) -> Image.Image:
@@ -128,8 +146,17 @@ def from_network(pixels: Pixels, placement: Placement) -> Image.Image:
     return image.resize(placement.result, Image.Resampling.LANCZOS)
 
 
+def alpha_to_result(alpha: Image.Image, placement: Placement) -> Image.Image:
+    """The alpha plane (mode L, `placement.source` size) of the picture that is written."""
+    if placement.crop != (0, 0, *placement.source):
+        alpha = alpha.crop(placement.crop)
+    if alpha.size == placement.result:
+        return alpha
+    return alpha.resize(placement.result, Image.Resampling.LANCZOS)
+
+
 def attention_from_network(attention: Attention, placement: Placement) -> Attention:
-    """The attention map of one picture at `placement.result` size, float32, still in the network's own units."""
+    """The attention map of one picture at `placement.result` size, float32, in the network's own units."""
     image = Image.fromarray(attention)
     image = image.resize(placement.network, Image.Resampling.BILINEAR)
     (x, y), (width, height) = placement.offset, placement.scaled

@@ -1,0 +1,1 @@
+"""Turning a bundle into a Translator."""

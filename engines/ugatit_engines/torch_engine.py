@@ -1,0 +1,190 @@
+"""The PyTorch engine: a bundle's generator as a Translator, on a CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ugatit_batch.errors import BundleError, MemoryLacksError
+from ugatit_batch.frames import SizeRule, Translated
+from ugatit_engines.devices import DTYPES, bytes_per_pixel, free_memory
+from ugatit_training.generator import Generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ugatit_batch.bundle import Bundle, Direction
+    from ugatit_batch.frames import Batch, Pixels
+    from ugatit_engines.devices import Precision
+
+_SHARE = 0.8  # of the free memory; the rest is for everything else
+_GPU_BATCH = 32  # more makes no GPU faster
+
+
+def load_generator(bundle: Bundle, direction: Direction) -> Generator:
+    """A bundle's generator in float32 on the CPU, in evaluation mode.
+
+    Raises:
+        UsageError: the model has no such direction.
+        BundleError: the weights are damaged or of another shape than the manifest says.
+    """
+    weights: Mapping[str, NDArray[np.floating]] = bundle.weights(direction)
+    with torch.device("meta"):
+        generator = Generator(bundle.generator)
+    tensors = {name: torch.from_numpy(array).float() for name, array in weights.items()}
+    try:
+        generator.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{bundle.path}: damaged model: the weights do not fit bundle.json: {error}",
+            "import or train the model again, or copy it anew",
+        ) from error
+    return generator.eval().requires_grad_(False)
+
+
+@dataclass
+class _InFlight:
+    """A batch whose results are on their way to the host."""
+
+    pixels: Tensor
+    attention: Tensor
+    ready: torch.cuda.Event | None
+
+    def wait(self) -> Translated:
+        if self.ready is not None:
+            self.ready.synchronize()
+        return Translated(self.pixels.numpy(), self.attention.numpy())
+
+
+class TorchTranslator:
+    """A generator that runs in PyTorch.
+
+    Args:
+        bundle: the model.
+        direction: which of its generators.
+        device: from `choose_device`.
+        precision: of weights and activations; normalisation is in float32 whatever it is.
+        batch_size: None: 1 on a CPU, where more is slower, and as many as fit on a GPU.
+
+    Raises:
+        UsageError, BundleError: as `load_generator`.
+        MemoryLacksError: the model itself does not fit.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        direction: Direction,
+        device: torch.device,
+        precision: Precision = "fp32",
+        batch_size: int | None = None,
+    ) -> None:
+        self.device, self.precision = device, precision
+        self._dtype = DTYPES[precision]
+        generator = load_generator(bundle, direction)
+        for module in generator.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(self._dtype)
+        try:
+            self._generator = generator.to(device).to(memory_format=torch.channels_last)
+        except torch.OutOfMemoryError as error:
+            raise MemoryLacksError(
+                f"{bundle.name}: the model does not fit into the memory of {device}", "use --device cpu"
+            ) from error
+        self._bytes_per_pixel = bytes_per_pixel(bundle.generator, precision)
+        self.batch_size = batch_size or (1 if device.type == "cpu" else _GPU_BATCH)
+        side = bundle.generator.image_size
+        self.size_rule = SizeRule(
+            fixed=None if bundle.generator.light else (side, side), max_pixels=self._pixels_that_fit()
+        )
+        # On a GPU the first out of memory lowers this; on a CPU nothing can be caught, so it is an estimate.
+        self._most_pixels = self._pixels_that_fit()
+        if device.type == "cuda":
+            self._to_device, self._to_host = _stream(device), _stream(device)
+
+    def describe(self) -> str:
+        """For people: device, precision, engine."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return f"{name}, {self.precision}, PyTorch {torch.__version__}"
+
+    def _pixels_that_fit(self) -> int:
+        return max(1, int(free_memory(self.device) * _SHARE / self._bytes_per_pixel))
+
+    def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
+        """See `Translator`. On a GPU the copies of one batch overlap the work on the next.
+
+        Raises:
+            MemoryLacksError: not even one picture of this size fits.
+        """
+        in_flight: deque[_InFlight] = deque()
+        ahead = 1 if self.device.type == "cuda" else 0
+        for batch in batches:
+            in_flight.append(self._submit(batch.pixels))
+            if len(in_flight) > ahead:
+                yield in_flight.popleft().wait()
+        while in_flight:
+            yield in_flight.popleft().wait()
+
+    @torch.inference_mode()
+    def _submit(self, pixels: Pixels) -> _InFlight:
+        count, height, width = pixels.shape[:3]
+        parts: list[tuple[Tensor, Tensor]] = []
+        start = 0
+        while start < count:
+            at_once = max(1, self._most_pixels // (height * width))
+            try:
+                parts.append(self._forward(torch.from_numpy(pixels[start : start + at_once])))
+            except torch.OutOfMemoryError as error:
+                taken = min(at_once, count - start)
+                if taken == 1:
+                    raise MemoryLacksError(
+                        f"{width}×{height}: too large for the memory of {self.device}",
+                        "use a smaller --size, or --device cpu",
+                    ) from error
+                self._most_pixels = max(1, taken // 2) * height * width
+                torch.cuda.empty_cache()
+                continue
+            start += at_once
+        images, attentions = zip(*parts, strict=True)
+        return self._collect(torch.cat(images), torch.cat(attentions))
+
+    def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 N×H×W×3 on the host to uint8 N×H×W×3 and float32 N×h×w on the device."""
+        if self.device.type == "cuda":
+            with torch.cuda.stream(self._to_device):
+                moved = pixels.pin_memory().to(self.device, non_blocking=True)
+            work = torch.cuda.current_stream(self.device)
+            work.wait_stream(self._to_device)
+            moved.record_stream(work)
+            pixels = moved
+        # N×H×W×3 seen as N×3×H×W is channels_last already.
+        x = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(127.5).sub_(1.0)
+        output = self._generator(x)
+        image = output.image.float().add_(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return image.permute(0, 2, 3, 1).contiguous(), output.attention
+
+    def _collect(self, images: Tensor, attention: Tensor) -> _InFlight:
+        if self.device.type == "cpu":
+            return _InFlight(images, attention, None)
+        with torch.cuda.stream(self._to_host):
+            self._to_host.wait_stream(torch.cuda.current_stream(self.device))
+            host = [
+                torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
+                for t in (images, attention)
+            ]
+            images.record_stream(self._to_host)
+            attention.record_stream(self._to_host)
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record(self._to_host)
+        return _InFlight(host[0], host[1], ready)
+
+
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

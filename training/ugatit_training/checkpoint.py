@@ -1,0 +1,90 @@
+"""Checkpoints of a run: everything that a resumed run needs to be the undisturbed one.
+
+Tensors, numbers and strings only, so that reading never executes a pickle.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ugatit_batch.atomic import remove_partials, replacing
+from ugatit_batch.errors import DatasetError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ugatit_training.model import UGATIT, Optimizers
+
+_NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One checkpoint on disk."""
+
+    path: Path
+    step: int
+    """Steps that had been taken."""
+
+
+def list_checkpoints(folder: Path) -> list[Checkpoint]:
+    """The whole checkpoints in a folder, oldest first."""
+    found = [(p, _NAME.fullmatch(p.name)) for p in folder.glob("step-*.pt")]
+    return sorted((Checkpoint(p, int(m[1])) for p, m in found if m), key=lambda c: c.step)
+
+
+def save_checkpoint(
+    folder: Path, step: int, networks: UGATIT, optimizers: Optimizers, keep: int
+) -> Checkpoint:
+    """Write a checkpoint, whole or not at all, then delete all but the newest `keep`.
+
+    Raises:
+        DiskFullError, OutputError: it could not be written; the older ones stay.
+    """
+    path = folder / f"step-{step:08d}.pt"
+    state = {
+        "step": step,
+        "networks": networks.state_dict(),
+        "generators": optimizers.generators.state_dict(),
+        "discriminators": optimizers.discriminators.state_dict(),
+        "random": torch.get_rng_state(),
+        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+    with replacing(path) as partial:
+        torch.save(state, partial)
+    for stale in list_checkpoints(folder)[:-keep]:
+        stale.path.unlink()
+    return Checkpoint(path, step)
+
+
+def load_checkpoint(checkpoint: Checkpoint, networks: UGATIT, optimizers: Optimizers) -> int:
+    """Bring networks, optimisers and random states back; return how many steps had been taken.
+
+    Raises:
+        DatasetError: the file is damaged or belongs to other networks.
+    """
+    device = next(networks.parameters()).device
+    try:
+        state: dict[str, Any] = torch.load(checkpoint.path, map_location=device, weights_only=True)
+        networks.load_state_dict(state["networks"])
+        optimizers.generators.load_state_dict(state["generators"])
+        optimizers.discriminators.load_state_dict(state["discriminators"])
+        torch.set_rng_state(state["random"].cpu())
+        if torch.cuda.is_available() and state["random_cuda"]:
+            torch.cuda.set_rng_state_all([s.cpu() for s in state["random_cuda"]])
+        return int(state["step"])
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise DatasetError(
+            f"{checkpoint.path}: damaged checkpoint: {error}",
+            "delete that file: the same command goes on from the one before",
+        ) from error
+
+
+def clean(folder: Path) -> None:
+    """Delete what a killed run left half written."""
+    remove_partials(folder)

@@ -1,0 +1,209 @@
+"""What a training run is made of: one frozen dataclass, recipes and TOML.
+
+Knows nothing of torch, so that `train --dry-run` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import tomli_w
+
+from ugatit_batch.bundle import GeneratorConfig, WorkingSize
+from ugatit_batch.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RECIPES = ("paper", "light", "small", "ink")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run (section 4.2 of the paper; the defaults are the paper's)."""
+
+    steps: int = 1_000_000
+    """Optimiser steps, each one draw of A and B."""
+    batch_size: int = 1
+    """Pictures of each domain a step."""
+    image_size: int = 256
+    """Side of the training crops in pixels."""
+    load_size: int = 286
+    """Side to which a picture is resized before the crop; `crop_scale` replaces it where it is set."""
+    crop_scale: tuple[float, float] | None = None
+    """Crops of this range of the shorter side, at the picture's own proportions, instead of `load_size`."""
+    flip: float = 0.5
+    """Probability that a picture is mirrored."""
+    channels: int = 64
+    """Width of the generators (ch)."""
+    residual_blocks: int = 4
+    """Blocks in each bottleneck of the generators (n_res)."""
+    light: bool = False
+    """γ and β from pooled features: a hundredth of the parameters at 256², and any picture size."""
+    discriminator_channels: int = 64
+    """Width of the discriminators."""
+    learning_rate: float = 1e-4
+    """Of Adam; constant for the first half of the run, then falling to 0 in a straight line."""
+    weight_decay: float = 1e-4
+    """Coupled (L2), on convolution and FC kernels alone."""
+    adversarial_weight: float = 1.0
+    """λ1, equations 4 and 8."""
+    cycle_weight: float = 10.0
+    """λ2, equation 5."""
+    identity_weight: float = 10.0
+    """λ3, equation 6."""
+    cam_weight: float = 1000.0
+    """λ4, equation 7."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast, with normalisation, spectral norm and losses in float32."""
+    seed: int = 0
+    """Of the weights, the order of the pictures and their augmentation."""
+    workers: int = 2
+    """Processes that read pictures; 0 reads them in the training process."""
+    report_every: int = 50
+    """Steps between two reports."""
+    sample_every: int = 1000
+    """Steps between two sample sheets."""
+    checkpoint_every: int = 1000
+    """Steps between two checkpoints."""
+    keep_checkpoints: int = 3
+    """How many checkpoints stay on disk."""
+    working_mode: Literal["square", "native"] = "square"
+    """Working size of the finished model: `native` for textures, which are right at any size."""
+    working_side: int = 0
+    """Side of the square, or the longest native side, in pixels; 0: the training size."""
+
+    def __post_init__(self) -> None:
+        positive = (
+            "steps batch_size image_size load_size channels residual_blocks discriminator_channels "
+            "learning_rate report_every sample_every checkpoint_every keep_checkpoints"
+        )
+        for name in positive.split():
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be above 0", f"set {name}")
+        for name in ("weight_decay", "workers", "working_side", "seed", *_WEIGHTS):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must not be below 0", f"set {name}")
+        if self.image_size % 4 or self.image_size < 32:
+            raise ConfigError(
+                f"image_size = {self.image_size}: must divide by 4 and be 32 or more", "use 64, 128 or 256"
+            )
+        if self.load_size < self.image_size:
+            raise ConfigError(
+                f"load_size = {self.load_size} is smaller than image_size = {self.image_size}",
+                f"the paper's ratio gives load_size = {paper_load_size(self.image_size)}",
+            )
+        if self.crop_scale is not None and not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ConfigError(
+                f"crop_scale = {list(self.crop_scale)}: two numbers of 0 to 1", "use [0.5, 1.0]"
+            )
+        if not 0 <= self.flip <= 1:
+            raise ConfigError(f"flip = {self.flip}: a probability lies between 0 and 1", "use 0.5")
+        if self.working_mode == "native" and not self.light:
+            raise ConfigError(
+                "working_mode = native: a full generator takes its training size only", "light = true"
+            )
+        try:
+            self.generator()
+            self.working_size()
+        except ValueError as error:
+            raise ConfigError(str(error), "correct the recipe") from error
+
+    def generator(self) -> GeneratorConfig:
+        """The shape of both generators."""
+        return GeneratorConfig(
+            channels=self.channels,
+            residual_blocks=self.residual_blocks,
+            light=self.light,
+            image_size=self.image_size,
+        )
+
+    def working_size(self) -> WorkingSize:
+        """The working size of the finished model."""
+        return WorkingSize(self.working_mode, self.working_side or self.image_size)
+
+
+_WEIGHTS = ("adversarial_weight", "cycle_weight", "identity_weight", "cam_weight")
+
+
+def paper_load_size(image_size: int) -> int:
+    """The size before cropping in the paper's ratio, 286 to 256."""
+    return round(image_size * 286 / 256)
+
+
+def load_config(recipe: str, overrides: Mapping[str, Any]) -> TrainConfig:
+    """A recipe by name or by path to a TOML file, with single values replaced.
+
+    Raises:
+        ConfigError: no such recipe, an unknown field, or a value of the wrong type or range.
+    """
+    if recipe in RECIPES:
+        text = resources.files("ugatit_training").joinpath(f"recipes/{recipe}.toml").read_text("utf-8")
+    else:
+        path = Path(recipe)
+        if not path.is_file():
+            raise ConfigError(
+                f"--recipe {recipe}: neither a recipe nor a file",
+                f"recipes: {', '.join(RECIPES)}; or the path of a TOML file",
+            )
+        text = path.read_text("utf-8", errors="replace")
+    return parse_config(text, recipe, overrides)
+
+
+def parse_config(text: str, source: str, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
+    """A config from TOML.
+
+    Args:
+        text: TOML, one value a field of TrainConfig, no tables.
+        source: where it comes from, for messages.
+        overrides: replace the text's values. `image_size` alone takes `load_size` along in the paper's ratio.
+
+    Raises:
+        ConfigError: not TOML, an unknown field, or a value of the wrong type or range.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML: {error}", "correct that line") from error
+    if overrides:
+        values |= overrides
+        if "image_size" in overrides and "load_size" not in overrides:
+            values["load_size"] = paper_load_size(overrides["image_size"])
+    hints = typing.get_type_hints(TrainConfig)
+    checked = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise ConfigError(f"{source}: unknown field {name!r}", f"fields: {', '.join(hints)}")
+        checked[name] = _checked(value, hints[name], f"{source}: {name}")
+    return TrainConfig(**checked)
+
+
+def _checked(value: Any, wanted: Any, where: str) -> Any:
+    """`value` when it is of the dataclass field's type; whole numbers pass for floats, lists for tuples."""
+    if typing.get_origin(wanted) is Literal:
+        if value not in typing.get_args(wanted):
+            raise ConfigError(f"{where} = {value!r}", f"one of {', '.join(typing.get_args(wanted))}")
+        return value
+    if isinstance(wanted, types.UnionType):  # only crop_scale: a pair, or left out
+        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value or ())
+        if not isinstance(value, list | tuple) or len(value) != 2 or not numeric:
+            raise ConfigError(f"{where} = {value!r}", "two numbers, such as [0.5, 1.0]")
+        return (float(value[0]), float(value[1]))
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{where} = {value!r}", f"a value of type {wanted.__name__}")
+    return value
+
+
+def config_to_toml(config: TrainConfig) -> str:
+    """The config as TOML that `parse_config` reads back to an equal one."""
+    values = {k: v for k, v in dataclasses.asdict(config).items() if v is not None}
+    return tomli_w.dumps(values)

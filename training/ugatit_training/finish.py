@@ -1,0 +1,96 @@
+"""From a checkpoint to a model that can be used."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from ugatit_batch import __version__
+from ugatit_batch.bundle import DIRECTIONS, Bundle, save_bundle
+from ugatit_batch.errors import BundleError
+from ugatit_training.config import parse_config
+from ugatit_training.run_folder import read_info
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from ugatit_batch.bundle import Direction
+
+Storage = Literal["fp16", "fp32"]
+_STORAGE = {"fp16": np.float16, "fp32": np.float32}
+
+
+def is_own_checkpoint(path: Path) -> bool:
+    """Whether a path lies in a run folder, as the checkpoints of `train` do."""
+    return path.suffix == ".pt" and (path.parent.parent / "run.json").is_file()
+
+
+def write_model(
+    checkpoint: Path,
+    name: str,
+    folder: Path,
+    directions: Sequence[Direction] = DIRECTIONS,
+    storage: Storage = "fp16",
+) -> Bundle:
+    """Make a model out of a checkpoint of a run.
+
+    Args:
+        checkpoint: `RUN/checkpoints/step-NNNNNNNN.pt`; the run folder tells the rest.
+        name: of the model.
+        folder: where it goes.
+        directions: which of its generators.
+        storage: type of the weights on disk.
+
+    Raises:
+        BundleError: the checkpoint is damaged.
+        ConfigError: the run folder is damaged.
+        DiskFullError, OutputError: the model cannot be written.
+    """
+    run = checkpoint.parent.parent
+    info = read_info(run / "run.json")
+    config = parse_config((run / "config.toml").read_text("utf-8"), str(run / "config.toml"))
+    try:
+        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        step = int(state["step"])
+        networks: dict[str, torch.Tensor] = state["networks"]
+        weights = {d: _weights(networks, d, storage) for d in directions}
+    except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise BundleError(f"{checkpoint}: damaged checkpoint: {error}", "use an older one") from error
+    bundle = Bundle(
+        name=name,
+        domains=info.domains,
+        generator=config.generator(),
+        working_size=config.working_size(),
+        directions={},
+        training={
+            "program": f"ugatit-batch {__version__}",
+            "run": info.mark,
+            "step": step,
+            "pictures": dict(zip(("a", "b"), info.pictures, strict=True)),
+            "config": asdict(config),
+        },
+        sources=info.sources,
+        licence=info.licence,
+    )
+    return save_bundle(bundle, weights, folder)
+
+
+def _weights(
+    networks: dict[str, torch.Tensor], direction: Direction, storage: Storage
+) -> dict[str, NDArray[np.floating[Any]]]:
+    prefix = f"{direction}."
+    found = {
+        name.removeprefix(prefix): tensor.float().numpy().astype(_STORAGE[storage])
+        for name, tensor in networks.items()
+        if name.startswith(prefix)
+    }
+    if not found:
+        raise KeyError(f"no generator {direction}")
+    return found

@@ -1,0 +1,103 @@
+"""Instance, layer-instance and adaptive layer-instance normalisation (section 2.1.1, equations 1 to 3).
+
+All of them are affine for a given picture and channel, so each is one scale and one shift on centred
+features, from channel means and variances that are computed once and always in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-5
+
+Variance = Literal["biased", "unbiased"]
+
+
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre features a channel.
+
+    Args:
+        x: N×C×H×W, any floating type.
+
+    Returns:
+        The centred features (float32, N×C×H×W), the means and the biased variances (float32, N×C×1×1).
+    """
+    x = x.float()
+    mean = x.mean((2, 3), keepdim=True)
+    centred = x - mean
+    return centred, mean, centred.square().mean((2, 3), keepdim=True)
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation without affine part, biased variance, statistics in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W in, the same shape and type out."""
+        centred, _, variance = channel_statistics(x)
+        return (centred * torch.rsqrt(variance + EPSILON)).to(x.dtype)
+
+
+class _LayerInstanceBase(nn.Module):
+    """ρ·IN(x) + (1 − ρ)·LN(x), scaled by γ and shifted by β."""
+
+    rho: nn.Parameter
+
+    def __init__(self, channels: int, rho: float, variance: Variance) -> None:
+        super().__init__()
+        self.rho = nn.Parameter(torch.full((channels,), rho))
+        self.unbiased = variance == "unbiased"
+
+    def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Args: x N×C×H×W; γ and β broadcast to N×C×1×1. Returns N×C×H×W in x's type."""
+        centred, mean, variance = channel_statistics(x)
+        spread = mean - mean.mean(1, keepdim=True)
+        layer_variance = (variance + spread.square()).mean(1, keepdim=True)
+        if self.unbiased:
+            n = x.shape[2] * x.shape[3]
+            total = n * x.shape[1]
+            variance = variance * (n / (n - 1))
+            layer_variance = layer_variance * (total / (total - 1))
+        rho = self.rho.float().view(1, -1, 1, 1)
+        instance = rho * torch.rsqrt(variance + EPSILON)
+        layer = (1 - rho) * torch.rsqrt(layer_variance + EPSILON)
+        gamma, beta = gamma.float(), beta.float()
+        out = centred * (gamma * (instance + layer)) + (gamma * layer * spread + beta)
+        return out.to(x.dtype)
+
+
+class AdaLIN(_LayerInstanceBase):
+    """Adaptive layer-instance normalisation: γ and β come from the attention features (equation 1).
+
+    ρ starts at 1 (the paper's value) and is kept in [0, 1] by `clip_rho` after every optimiser step.
+    """
+
+    def __init__(self, channels: int, variance: Variance = "biased") -> None:
+        super().__init__(channels, 1.0, variance)
+
+    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Args: x N×C×H×W; γ and β N×C. Returns N×C×H×W."""
+        return self.normalize(x, gamma[:, :, None, None], beta[:, :, None, None])
+
+
+class LIN(_LayerInstanceBase):
+    """Layer-instance normalisation with learned γ (1 at first) and β (0); ρ starts at 0."""
+
+    def __init__(self, channels: int, variance: Variance = "biased") -> None:
+        super().__init__(channels, 0.0, variance)
+        self.gamma = nn.Parameter(torch.ones(channels))
+        self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """N×C×H×W in and out."""
+        return self.normalize(x, self.gamma.view(1, -1, 1, 1), self.beta.view(1, -1, 1, 1))
+
+
+@torch.no_grad()
+def clip_rho(network: nn.Module) -> None:
+    """Bring every ρ of a network back into [0, 1], as after each optimiser step (section 2.1.1)."""
+    for module in network.modules():
+        if isinstance(module, _LayerInstanceBase):
+            module.rho.clamp_(0.0, 1.0)

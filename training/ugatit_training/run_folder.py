@@ -1,0 +1,160 @@
+"""The folder of one training run, beside its checkpoints: what it is, and what it has measured.
+
+runs/NAME/
+  config.toml      the resolved config
+  run.json         the run's own mark, its data and its domains
+  metrics.jsonl    one line a report
+  samples/         sheets to look at
+  checkpoints/
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from ugatit_batch.atomic import explain_os_error, replacing
+from ugatit_batch.bundle import MANIFEST, load_bundle
+from ugatit_batch.errors import ConfigError
+from ugatit_training.config import TrainConfig, config_to_toml, parse_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ugatit_training.loop import Step
+
+_MAY_CHANGE = frozenset(
+    {
+        *("steps", "workers", "report_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
+        *("working_mode", "working_side"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a run is, beside its config."""
+
+    mark: str
+    """Random; tells this run's model from another's of the same name."""
+    source: str
+    """Folder of domain A, absolute."""
+    target: str
+    """Folder of domain B, absolute."""
+    domains: tuple[str, str]
+    """Their names."""
+    pictures: tuple[int, int]
+    """How many there are of each."""
+    sources: tuple[str, ...] = ()
+    """Where the pictures come from, for the model's description."""
+    licence: str = ""
+    """Under which terms the model may be used."""
+
+
+def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
+    """Make a run folder, or check that an existing one is the same run.
+
+    Args:
+        run: the folder.
+        config: what is to be trained.
+        wanted: on what; its `mark` counts for a new run only, its `sources` and `licence` replace older ones.
+
+    Returns:
+        What the folder now says of the run.
+
+    Raises:
+        ConfigError: the folder holds a run with another config or other pictures.
+        DiskFullError, OutputError: it cannot be written.
+    """
+    info = run / "run.json"
+    if info.is_file():
+        found = read_info(info)
+        _check_same_config(run, config)
+        for name in ("source", "target", "domains"):
+            if getattr(found, name) != getattr(wanted, name):
+                raise ConfigError(
+                    f"{run}: this run was started with {name} {getattr(found, name)}, "
+                    f"not {getattr(wanted, name)}",
+                    "use another --name, or give the same folders",
+                )
+        wanted = replace(wanted, mark=found.mark)
+    with replacing(info) as partial:
+        partial.write_text(json.dumps(asdict(wanted), indent=2, ensure_ascii=False) + "\n", "utf-8")
+    with replacing(run / "config.toml") as partial:
+        partial.write_text(config_to_toml(config), "utf-8")
+    return wanted
+
+
+def new_mark() -> str:
+    """A mark for a new run."""
+    return secrets.token_hex(8)
+
+
+def read_info(path: Path) -> RunInfo:
+    """Read `run.json`.
+
+    Raises:
+        ConfigError: it is missing or damaged.
+    """
+    try:
+        data = json.loads(path.read_text("utf-8"))
+        for name in ("domains", "pictures", "sources"):
+            data[name] = tuple(data[name])
+        return RunInfo(**data)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: damaged: {error}", "use another --name") from error
+
+
+def _check_same_config(run: Path, config: TrainConfig) -> None:
+    path = run / "config.toml"
+    if not path.is_file():
+        return
+    before = asdict(parse_config(path.read_text("utf-8"), str(path)))
+    now = asdict(config)
+    changed = [k for k in now if now[k] != before[k] and k not in _MAY_CHANGE]
+    if changed:
+        words = ", ".join(f"{k} was {before[k]}, now {now[k]}" for k in changed)
+        raise ConfigError(f"{run}: a run with another config is there: {words}", "use another --name")
+
+
+def append_metrics(run: Path, report: Step) -> None:
+    """Add one line to `metrics.jsonl`.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written.
+    """
+    line = {
+        "step": report.step,
+        "learning_rate": report.learning_rate,
+        "steps_per_second": round(report.steps_per_second, 4),
+        **report.losses,
+    }
+    path = run / "metrics.jsonl"
+    try:
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def read_metrics(run: Path) -> list[dict[str, float]]:
+    """The lines of `metrics.jsonl`; a last line that a kill cut short is left out."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    lines = path.read_text("utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def cut_metrics(run: Path, step: int) -> None:
+    """Forget what was measured after `step`: a resumed run measures it again."""
+    kept = [line for line in read_metrics(run) if line["step"] <= step]
+    with replacing(run / "metrics.jsonl") as partial:
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
+
+
+def model_belongs_to(folder: Path, info: RunInfo) -> bool:
+    """Whether a run may write its model to a folder: it is free, or holds this run's own."""
+    return not (folder / MANIFEST).exists() or load_bundle(folder).training.get("run") == info.mark

@@ -1,0 +1,99 @@
+"""Sample sheets: what the generators make of a few fixed pictures, to be looked at.
+
+One row a picture: source, attention, result, cycle (back through the other generator), identity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from ugatit_batch.atomic import replacing
+from ugatit_batch.images.sidecars import colour_map
+from ugatit_training.data import open_rgb, to_network
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+    from ugatit_batch.frames import Pixels
+    from ugatit_training.config import TrainConfig
+    from ugatit_training.data import Domains
+    from ugatit_training.generator import Generator
+    from ugatit_training.model import UGATIT
+
+ROWS = 4
+COLUMNS = ("source", "attention", "result", "cycle", "identity")
+_GAP = 4
+_HEADER = 16
+
+
+def sample_pixels(paths: tuple[Path, ...], size: int) -> Tensor:
+    """Up to ROWS pictures spread evenly over a domain, centre square, uint8, N×3×S×S."""
+    chosen = [paths[i * len(paths) // ROWS] for i in range(ROWS)] if len(paths) > ROWS else list(paths)
+    squares = []
+    for path in chosen:
+        image = open_rgb(path)
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
+        squares.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return torch.stack(squares)
+
+
+@torch.no_grad()
+def write_samples(networks: UGATIT, domains: Domains, config: TrainConfig, folder: Path, step: int) -> Path:
+    """Write the sheets `step-NNNNNNNN-a2b.png` and `-b2a.png`; return the first.
+
+    The networks are left as they were: the discriminators take no part, the generators have no state that a
+    forward pass changes.
+    """
+    device = next(networks.parameters()).device
+    directions = (
+        ("a2b", networks.a2b, networks.b2a, domains.a),
+        ("b2a", networks.b2a, networks.a2b, domains.b),
+    )
+    first = folder / f"step-{step:08d}-a2b.png"
+    for name, there, back, paths in directions:
+        rows = [
+            _row(there, back, to_network(picture[None], device))
+            for picture in sample_pixels(paths, config.image_size)
+        ]
+        with replacing(folder / f"step-{step:08d}-{name}.png") as partial:
+            _sheet(rows, config.image_size).save(partial)
+    return first
+
+
+def _row(there: Generator, back: Generator, picture: Tensor) -> list[Pixels]:
+    result = there(picture)
+    attention = result.attention[0]
+    span = (attention.max() - attention.min()).clamp_min(1e-12)
+    levels = ((attention - attention.min()) / span * 255).round().byte().cpu().numpy()
+    heat = Image.fromarray(colour_map()[levels]).resize(
+        (picture.shape[-1], picture.shape[-2]), Image.Resampling.BILINEAR
+    )
+    cycle, identity = back(result.image).image, back(picture).image
+    images = [_pixels(x) for x in (picture, result.image, cycle, identity)]
+    return [images[0], np.asarray(heat), *images[1:]]
+
+
+def _pixels(image: Tensor) -> Pixels:
+    """1×3×H×W in [-1, 1] to uint8, H×W×3."""
+    values = image[0].float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return values.permute(1, 2, 0).cpu().numpy()
+
+
+def _sheet(rows: list[list[Pixels]], size: int) -> Image.Image:
+    pitch = size + _GAP
+    sheet = Image.new("RGB", (pitch * len(COLUMNS) - _GAP, _HEADER + pitch * len(rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(COLUMNS):
+        draw.text((column * pitch + 2, 2), title, fill="black")
+    for y, row in enumerate(rows):
+        for x, pixels in enumerate(row):
+            sheet.paste(Image.fromarray(pixels), (x * pitch, _HEADER + y * pitch))
+    return sheet

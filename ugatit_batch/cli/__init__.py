@@ -1,0 +1,98 @@
+"""The command line: one file a command, parsing and wiring only.
+
+Heavy packages are imported inside command bodies, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ugatit_batch import __version__
+from ugatit_batch.errors import UgatitBatchError
+
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+_COMMANDS = {
+    "translate": "translate",
+    "train": "train",
+    "models": "models",
+    "bench": "bench",
+}
+_INTERRUPTED = 130
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        module = importlib.import_module(f"ugatit_batch.cli.{_COMMANDS[cmd_name]}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={
+        "auto_envvar_prefix": "UGATIT_BATCH",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    },
+)
+@click.version_option(__version__, prog_name="ugatit-batch")
+def cli() -> None:
+    r"""Translate pictures with U-GAT-IT models, and train such models.
+
+    \b
+    ugatit-batch translate ./photos --model ink
+    ugatit-batch train --source ./cats --target ./dogs --name cat2dog
+    ugatit-batch models list
+    """
+
+
+def main() -> None:
+    """Run the program and leave with its exit code; errors go to stderr in a line or two."""
+    traced = _asks_for_traceback(sys.argv[1:])
+    if not traced:
+        sys.excepthook = _say_unexpected
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UgatitBatchError as error:
+        if traced:
+            raise
+        click.echo(f"ugatit-batch: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  → {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("ugatit-batch: interrupted; the same command goes on from here", err=True)
+        sys.exit(_INTERRUPTED)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _asks_for_traceback(arguments: list[str]) -> bool:
+    flags = [a for a in arguments if a.startswith("-v") and set(a[1:]) == {"v"}]
+    return sum(len(flag) - 1 for flag in flags) + arguments.count("--verbose") >= 2
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _say_unexpected(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> Any:
+    click.echo(f"ugatit-batch: unexpected {kind.__name__}: {error}", err=True)
+    click.echo("  → this is a fault of the program; run again with -v -v and report what it prints", err=True)

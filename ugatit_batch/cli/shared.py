@@ -1,0 +1,101 @@
+"""Options that several commands have, and opening the model that one of them names."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ugatit_batch.bundle import Bundle, Direction
+
+CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
+
+_CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+def models_dir_option(command: CommandT) -> CommandT:
+    """`--models-dir`."""
+    return click.option(
+        "--models-dir",
+        envvar="UGATIT_BATCH_MODELS_DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where trained and imported models are kept.  [default: your data folder]",
+    )(command)
+
+
+def verbose_option(command: CommandT) -> CommandT:
+    """`-v`."""
+    return click.option("-v", "--verbose", count=True, help="Say more; twice: tracebacks too.")(command)
+
+
+def json_option(command: CommandT) -> CommandT:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Results for programs on stdout.")(command)
+
+
+def engine_options(command: CommandT) -> CommandT:
+    """`--device`, `--precision`."""
+    command = click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default="auto",
+        show_default=True,
+        help="Of the network; auto is fp16 on a GPU and fp32 on a CPU.",
+    )(command)
+    return click.option("-d", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")(
+        command
+    )
+
+
+def models_folder(given: Path | None) -> Path:
+    """The user's models folder."""
+    from ugatit_batch.models import default_models_dir
+
+    return given or default_models_dir()
+
+
+@contextlib.contextmanager
+def opened_model(name: str, models_dir: Path | None) -> Iterator[Bundle]:
+    """The model behind a `--model` value: a name, a bundle folder, or a published checkpoint file.
+
+    Raises:
+        ModelNotFoundError, BundleError: there is none, or it is damaged.
+    """
+    from ugatit_batch.models import find_model
+
+    path = Path(name)
+    if path.suffix.lower() not in _CHECKPOINT_SUFFIXES or not path.is_file():
+        yield find_model(name, models_folder(models_dir))
+        return
+
+    from ugatit_batch.bundle import save_bundle
+    from ugatit_training.published import import_checkpoint
+
+    imported = import_checkpoint(path, name=path.stem, domains=("A", "B"))
+    for note in imported.notes:
+        click.echo(note, err=True)
+    with tempfile.TemporaryDirectory(prefix="ugatit-batch-") as folder:
+        yield save_bundle(imported.bundle, imported.weights, Path(folder) / path.stem)
+
+
+def choose_direction(bundle: Bundle, reverse: bool) -> Direction:
+    """A → B, or B → A with `--reverse`.
+
+    Raises:
+        UsageError: the model has no such direction.
+    """
+    from ugatit_batch.errors import UsageError
+
+    direction: Direction = "b2a" if reverse else "a2b"
+    if direction not in bundle.directions:
+        raise UsageError(
+            f"model {bundle.name} only translates {bundle.describe_directions()}",
+            "leave --reverse out" if reverse else "add --reverse",
+        )
+    return direction

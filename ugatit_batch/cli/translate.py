@@ -1,0 +1,262 @@
+"""`ugatit-batch translate`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from ugatit_batch.cli import shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ugatit_batch.jobs import Result
+    from ugatit_batch.planning import Plan
+
+
+class _SizeType(click.ParamType[str | int]):
+    """`model`, `native` or a number of pixels."""
+
+    name = "model|native|PIXELS"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | int:
+        if value in ("model", "native"):
+            return str(value)
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither model, native nor a number of pixels", param, ctx)
+        return int(value)
+
+
+class _BatchType(click.ParamType[int | None]):
+    """`auto` or a number."""
+
+    name = "auto|NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "auto" or value is None:
+            return None
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither auto nor a number above 0", param, ctx)
+        return int(value)
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
+@click.option("-m", "--model", required=True, help="A model's name, its folder, or a published checkpoint.")
+@click.option("--reverse", is_flag=True, help="Translate B → A.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder, or a file for a single input.  [default: INPUT_MODEL beside the input]",
+)
+@click.option("--recursive/--no-recursive", default=True, show_default=True, help="Folders inside folders.")
+@click.option(
+    "--name",
+    "template",
+    default="{parent}/{stem}{ext}",
+    show_default=True,
+    help="Output names, from {parent}, {stem}, {ext} and {model}.",
+)
+@click.option(
+    "--if-exists",
+    type=click.Choice(["skip", "overwrite", "rename", "error"]),
+    default="skip",
+    show_default=True,
+    help="Where an output is there already.",
+)
+@click.option(
+    "-f",
+    "--format",
+    "format_",
+    type=click.Choice(["auto", "png", "jpg", "webp", "avif", "tiff"]),
+    default="auto",
+    show_default=True,
+    help="Of the outputs; auto keeps the input's.",
+)
+@click.option(
+    "-q", "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="JPEG, WebP, AVIF."
+)
+@click.option(
+    "--size",
+    type=_SizeType(),
+    default="model",
+    show_default=True,
+    help="What the network sees: the model's own size, the picture's, or so many pixels on the longer side.",
+)
+@click.option(
+    "--fit",
+    type=click.Choice(["pad", "crop", "stretch"]),
+    default="pad",
+    show_default=True,
+    help="How a picture comes into a square, where the network wants one.",
+)
+@click.option(
+    "--output-size",
+    type=click.Choice(["source", "network"]),
+    default="source",
+    show_default=True,
+    help="Give back the input's size, or leave the network's.",
+)
+@click.option(
+    "--alpha", type=click.Choice(["keep", "drop"]), default="keep", show_default=True, help="Transparency."
+)
+@click.option(
+    "--metadata",
+    type=click.Choice(["keep", "drop"]),
+    default="keep",
+    show_default=True,
+    help="EXIF, XMP, resolution.",
+)
+@click.option(
+    "--attention",
+    multiple=True,
+    type=click.Choice(["none", "heatmap", "overlay", "mask", "npy"]),
+    help="Attention sidecars beside each output; repeatable.  [default: none]",
+)
+@click.option(
+    "-b",
+    "--batch-size",
+    type=_BatchType(),
+    default="auto",
+    show_default=True,
+    help="Pictures at once; halved where memory runs out.",
+)
+@shared.engine_options
+@click.option(
+    "--backend", type=click.Choice(["auto", "torch"]), default="auto", show_default=True, help="Engine."
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["continue", "stop"]),
+    default="continue",
+    show_default=True,
+    help="After an input that failed.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--report", type=click.Path(dir_okay=False, path_type=Path), help="A JSON line a file, into this file."
+)
+@shared.json_option
+@shared.models_dir_option
+@shared.verbose_option
+@click.option("--quiet", is_flag=True, help="Only say what failed.")
+def command(
+    *,
+    inputs: tuple[Path, ...],
+    model: str,
+    reverse: bool,
+    output: Path | None,
+    recursive: bool,
+    template: str,
+    if_exists: str,
+    format_: str,
+    quality: int,
+    size: str | int,
+    fit: str,
+    output_size: str,
+    alpha: str,
+    metadata: str,
+    attention: tuple[str, ...],
+    batch_size: int | None,
+    device: str,
+    precision: str,
+    backend: str,  # noqa: ARG001 - PyTorch is the one backend, `auto` and `torch` are the same
+    on_error: str,
+    dry_run: bool,
+    report: Path | None,
+    as_json: bool,
+    models_dir: Path | None,
+    verbose: int,
+    quiet: bool,
+) -> int:
+    r"""Translate pictures, and folders of pictures.
+
+    Folders are looked through with everything in them, and their tree is mirrored. Run the same command
+    again, and it goes on where it was: what is done is skipped, what failed is tried again.
+
+    \b
+    ugatit-batch translate ./photos --model ink
+    ugatit-batch translate cat.jpg --model ink -o drawing.png --attention overlay
+    """
+    from ugatit_batch.display import TranslateDisplay
+    from ugatit_batch.images.write import Encoding
+    from ugatit_batch.jobs import Settings, choose_sizing, run
+    from ugatit_batch.planning import Naming, plan
+
+    kinds = tuple(dict.fromkeys(kind for kind in attention if kind != "none"))
+    encoding = Encoding(cast(Any, format_), quality, cast(Any, alpha), cast(Any, metadata))
+    with shared.opened_model(model, models_dir) as bundle:
+        direction = shared.choose_direction(bundle, reverse)
+        label = bundle.name + ("-reverse" if reverse else "")
+        naming = Naming(output, label, encoding, template, cast(Any, kinds))
+        planned = plan(inputs, naming, recursive)
+        sizing = choose_sizing(bundle, size, cast(Any, fit), cast(Any, output_size))
+        if dry_run:
+            _say_plan(planned, as_json)
+            return 0
+
+        from ugatit_engines.open_engine import open_engine
+
+        translator = open_engine(bundle, direction, device, cast(Any, precision), batch_size)
+        settings = Settings(sizing, encoding, cast(Any, kinds), translator.precision)
+        title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {translator.describe()}"
+        results = run(planned, translator, bundle.digest(direction), settings, cast(Any, if_exists))
+        failed = 0
+        with (
+            _reporting(report) as write_line,
+            TranslateDisplay(title, len(planned.jobs), verbose=bool(verbose), quiet=quiet) as display,
+            contextlib.closing(results),
+        ):
+            for result in results:
+                display.show(result)
+                write_line(result)
+                if as_json:
+                    click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+                failed += result.status == "failed"
+                if failed and on_error == "stop":
+                    break
+            display.summarize(planned.ignored)
+    return 1 if failed else 0
+
+
+@contextlib.contextmanager
+def _reporting(path: Path | None) -> Iterator[Callable[[Result], None]]:
+    """A function that adds one result to `--report`."""
+    from ugatit_batch.atomic import explain_os_error
+
+    if path is None:
+        yield lambda _: None
+        return
+    try:
+        with path.open("w", encoding="utf-8", buffering=1) as handle:
+
+            def write_line(result: Result) -> None:
+                try:
+                    handle.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
+                except OSError as error:
+                    raise explain_os_error(error, path) from error
+
+            yield write_line
+    except OSError as error:
+        raise explain_os_error(error, path) from error
+
+
+def _say_plan(planned: Plan, as_json: bool) -> None:
+    for job in planned.jobs:
+        if as_json:
+            line = {"input": str(job.source), "output": str(job.target), "status": "planned"}
+            click.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            there = "  (is there already)" if job.target.exists() else ""
+            click.echo(f"{job.source} → {job.target}{there}")
+    for _, error in planned.problems:
+        click.echo(str(error), err=True)
+    click.echo(
+        f"{len(planned.jobs)} pictures; {planned.ignored} other files are left alone; nothing was done",
+        err=True,
+    )

@@ -1,0 +1,294 @@
+"""Running jobs: every command makes jobs, one function runs them and yields what came of each.
+
+Knows nothing of the command line or of how results are shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ugatit_batch.atomic import partial_path, remove_partials
+from ugatit_batch.errors import DiskFullError, OutputError, PictureError, SizeError, UgatitBatchError
+from ugatit_batch.frames import SizeRule
+from ugatit_batch.images.geometry import Sizing
+from ugatit_batch.images.read import open_picture
+from ugatit_batch.images.sidecars import Kind, write_sidecars
+from ugatit_batch.images.write import Encoding, write_picture
+from ugatit_batch.journal import Journal, Key
+from ugatit_batch.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from ugatit_batch.bundle import Bundle
+    from ugatit_batch.frames import Attention, Pixels, Translator
+    from ugatit_batch.images.geometry import Fit, OutputSize
+    from ugatit_batch.images.picture import Picture
+    from ugatit_batch.planning import Job, Plan
+
+Status = Literal["done", "skipped", "failed"]
+IfExists = Literal["skip", "overwrite", "rename", "error"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything beside the input and the model that decides an output."""
+
+    sizing: Sizing
+    encoding: Encoding
+    attention: tuple[Kind, ...] = ()
+    precision: str = "fp32"
+
+    def digest(self) -> str:
+        """The same for the same settings."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def choose_sizing(
+    bundle: Bundle, size: str | int = "model", fit: Fit = "pad", output: OutputSize = "source"
+) -> Sizing:
+    """The working size of a run.
+
+    Args:
+        bundle: the model.
+        size: `model`, `native`, or the side of the square or the longest side in pixels.
+        fit: how a picture comes into a square.
+        output: size of the results.
+
+    Raises:
+        SizeError: the model does not take that size; the message says which sizes it takes.
+    """
+    working, generator = bundle.working_size, bundle.generator
+    square = working.mode == "square"
+    if not generator.light and size not in ("model", generator.image_size):
+        side = generator.image_size
+        raise SizeError(
+            f"--size {size}: {bundle.name} is a full model and takes {side}×{side} pixels only",
+            f"leave --size out, or use --size {side}; a light model takes other sizes",
+        )
+    if size == "native":
+        return Sizing(square=False, side=None, fit=fit, output=output)
+    side = working.side if size == "model" else int(size)
+    if square:
+        SizeRule().check(side, side)
+    return Sizing(square=square, side=side, fit=fit, output=output)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one job."""
+
+    source: Path
+    target: Path
+    status: Status
+    error: UgatitBatchError | None = None
+    seconds: float = 0.0
+    """From the start of reading to the end of writing, waiting included."""
+    frames: int = 0
+    """1 for a still."""
+    attention: tuple[Path, ...] = ()
+    """Sidecars that were written."""
+    notes: tuple[str, ...] = ()
+    """What was reduced, a clause each."""
+    foreign: bool = False
+    """Skipped because the output exists, though not from these settings or this version of the input."""
+
+    def to_json(self) -> dict[str, object]:
+        """The stable form for programs: `--json` and `--report`."""
+        return {
+            "input": str(self.source),
+            "output": str(self.target),
+            "status": self.status,
+            "error": None if self.error is None else str(self.error),
+            "seconds": round(self.seconds, 4),
+            "frames": self.frames,
+            "attention": [str(path) for path in self.attention],
+        }
+
+
+@dataclass
+class _Begun:
+    """A job that goes through the pipeline."""
+
+    job: Job
+    target: Path
+    key: Key | None = None
+    started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class _Written:
+    frames: int
+    attention: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+class _Run:
+    """One run over a plan, holding the output folders' journals while it is open."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        translator: Translator,
+        bundle: str,
+        settings: Settings,
+        if_exists: IfExists = "skip",
+        readers: int = 2,
+        writers: int = 2,
+    ) -> None:
+        self._plan, self._translator = plan, translator
+        self._bundle, self._settings, self._options = bundle, settings, settings.digest()
+        self._if_exists = if_exists
+        self._readers, self._writers = readers, writers
+        self._journals: dict[Path, Journal] = {}
+        self._at_once: list[Result] = []
+        self._promised: set[Path] = {job.target for job in plan.jobs}
+        with contextlib.ExitStack() as stack:
+            for root in plan.roots():
+                self._journals[root] = stack.enter_context(Journal(root))
+                remove_partials(root)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def results(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Result]:
+        """See `run`."""
+        for folder, error in self._plan.problems:
+            yield Result(folder, folder, "failed", error)
+        pipeline = Pipeline(self._open, self._translator, self._write, self._readers, self._writers)
+        for begun, outcome in pipeline.run(self._begin_all(), should_stop):
+            yield from self._take_at_once()
+            yield self._finish(begun, outcome)
+        yield from self._take_at_once()
+
+    def _take_at_once(self) -> Iterator[Result]:
+        while self._at_once:
+            yield self._at_once.pop(0)
+
+    def _begin_all(self) -> Iterator[_Begun]:
+        for job in self._plan.jobs:
+            begun = self._begin(job)
+            if isinstance(begun, Result):
+                self._at_once.append(begun)
+            else:
+                yield begun
+
+    def _begin(self, job: Job) -> _Begun | Result:
+        """Decide whether a job has to be done at all, and where its output goes."""
+        if job.root is None:
+            with contextlib.suppress(OSError):
+                partial_path(job.target).unlink(missing_ok=True)
+            return self._begin_existing(job, None) if job.target.exists() else _Begun(job, job.target)
+        try:
+            status = job.source.stat()
+        except OSError as error:
+            problem = PictureError(f"{job.source}: cannot be read: {error.strerror}", "check the file")
+            return Result(job.source, job.target, "failed", problem)
+        source = str(job.source.resolve())
+        key = Key(source, status.st_size, status.st_mtime_ns, self._bundle, self._options)
+        known = self._journals[job.root].find(key)
+        if self._if_exists != "overwrite" and known is not None and known.state != "failed":
+            # `started` with its output there: the run was killed between the last rename and this journal.
+            output = Path(known.output)
+            if output.exists():
+                self._journals[job.root].record(key, "done", known.output)
+                return Result(job.source, output, "skipped")
+        begun = self._begin_existing(job, key) if job.target.exists() else _Begun(job, job.target, key)
+        if isinstance(begun, _Begun):
+            self._journals[job.root].record(key, "started", str(begun.target))
+        return begun
+
+    def _begin_existing(self, job: Job, key: Key | None) -> _Begun | Result:
+        match self._if_exists:
+            case "skip":
+                return Result(job.source, job.target, "skipped", foreign=key is not None)
+            case "overwrite":
+                return _Begun(job, job.target, key)
+            case "rename":
+                return _Begun(job, self._free_name(job.target), key)
+            case "error":
+                error = OutputError(
+                    f"{job.target}: is there already", "use --if-exists skip, overwrite or rename"
+                )
+                return Result(job.source, job.target, "failed", error)
+
+    def _free_name(self, target: Path) -> Path:
+        number = 1
+        while True:
+            name = target.with_name(f"{target.stem} ({number}){target.suffix}")
+            if name not in self._promised and not name.exists():
+                self._promised.add(name)
+                return name
+            number += 1
+
+    def _open(self, begun: _Begun) -> Picture:
+        begun.started = time.perf_counter()
+        return open_picture(begun.job.source, self._settings.sizing, self._translator.size_rule)
+
+    def _write(
+        self, begun: _Begun, picture: Picture, pixels: list[Pixels], attention: list[Attention]
+    ) -> _Written:
+        # The result comes last: where it is, its sidecars are.
+        paths = write_sidecars(picture, pixels, attention, begun.target, self._settings.attention)
+        notes = write_picture(picture, pixels, begun.target, self._settings.encoding)
+        return _Written(picture.frame_count, tuple(paths), (*picture.notes, *notes))
+
+    def _finish(self, begun: _Begun, outcome: _Written | UgatitBatchError) -> Result:
+        seconds = time.perf_counter() - begun.started
+        journal = None if begun.job.root is None else self._journals[begun.job.root]
+        if isinstance(outcome, UgatitBatchError):
+            if isinstance(outcome, DiskFullError):
+                raise outcome
+            if journal is not None and begun.key is not None:
+                journal.record(begun.key, "failed", str(begun.target), str(outcome))
+            return Result(begun.job.source, begun.target, "failed", outcome, seconds)
+        if journal is not None and begun.key is not None:
+            journal.record(begun.key, "done", str(begun.target))
+        return Result(
+            begun.job.source,
+            begun.target,
+            "done",
+            None,
+            seconds,
+            outcome.frames,
+            outcome.attention,
+            outcome.notes,
+        )
+
+
+def run(
+    plan: Plan,
+    translator: Translator,
+    bundle: str,
+    settings: Settings,
+    if_exists: IfExists = "skip",
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Generator[Result, None, None]:
+    """Do the jobs of a plan; yield a Result each as it is finished.
+
+    Args:
+        plan: the jobs. Their output folders belong to this run alone until it ends.
+        translator: the network.
+        bundle: hash of the model's direction.
+        settings: what decides the outputs.
+        if_exists: what to do where an output is there already.
+        should_stop: asked before each job; True lets what was begun finish, and begins no more.
+
+    Raises:
+        OutputBusyError: another run writes to one of the folders.
+        OutputError: one of the folders cannot be written.
+        DiskFullError: no room is left; what is not finished is not there.
+    """
+    with _Run(plan, translator, bundle, settings, if_exists) as running:
+        yield from running.results(should_stop)

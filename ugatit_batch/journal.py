@@ -1,0 +1,147 @@
+"""What has been done in one output folder, so that a killed run goes on where it was.
+
+A SQLite file `.ugatit-batch.sqlite` in the output folder. Whoever has it open is the only run in that folder.
+Knows nothing of pictures or models.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ugatit_batch.errors import DiskFullError, OutputBusyError, OutputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+NAME = ".ugatit-batch.sqlite"
+State = Literal["started", "done", "failed"]
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS files (
+    input   TEXT    NOT NULL,  -- absolute path
+    size    INTEGER NOT NULL,  -- bytes
+    mtime   INTEGER NOT NULL,  -- nanoseconds
+    bundle  TEXT    NOT NULL,  -- hash of the direction's shape and weights
+    options TEXT    NOT NULL,  -- hash of everything else that decides the output
+    output  TEXT    NOT NULL,  -- absolute path
+    state   TEXT    NOT NULL,
+    error   TEXT    NOT NULL DEFAULT '',
+    PRIMARY KEY (input, bundle, options)
+) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What one output was made from. The same key gives the same output."""
+
+    input: str
+    """Absolute path."""
+    size: int
+    """Bytes."""
+    mtime: int
+    """Nanoseconds."""
+    bundle: str
+    """Hash of the model's direction."""
+    options: str
+    """Hash of everything else that decides the output."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the journal knows of one key."""
+
+    state: State
+    """`started` where a run was killed before it could say more."""
+    output: str
+    error: str
+
+
+class Journal:
+    """The journal of one output folder. Safe to use from several threads.
+
+    Raises:
+        OutputBusyError: another run has this folder open.
+        DiskFullError, OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / NAME
+        self._lock = threading.Lock()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(self.path, timeout=0.2, check_same_thread=False)
+        except (OSError, sqlite3.Error) as error:
+            raise self._explained(error) from error
+        try:
+            # Exclusive: the file stays locked until it is closed, and a kill unlocks it.
+            self._database.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=NORMAL")
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute(_SCHEMA)
+            self._database.commit()
+        except sqlite3.Error as error:
+            self._database.close()
+            raise self._explained(error) from error
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folder back to other runs."""
+        with self._lock:
+            self._database.close()
+
+    def find(self, key: Key) -> Entry | None:
+        """What is known of exactly this input with exactly these settings."""
+        query = (
+            "SELECT state, output, error FROM files "
+            "WHERE input = ? AND bundle = ? AND options = ? AND size = ? AND mtime = ?"
+        )
+        values = (key.input, key.bundle, key.options, key.size, key.mtime)
+        try:
+            with self._lock:
+                row = self._database.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        return None if row is None else Entry(*row)
+
+    def record(self, key: Key, state: State, output: str, error: str = "") -> None:
+        """Set what is known of a key; an older version of the same input is forgotten."""
+        values = (key.input, key.size, key.mtime, key.bundle, key.options, output, state, error)
+        try:
+            with self._lock, self._database:
+                self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+        except sqlite3.Error as failure:
+            raise self._explained(failure) from failure
+
+    def _explained(self, error: OSError | sqlite3.Error) -> OutputBusyError | DiskFullError | OutputError:
+        words = str(error)
+        if "locked" in words:
+            return OutputBusyError(
+                f"{self.path.parent}: another run writes to this folder",
+                "wait until it is done, or choose another folder with --output",
+            )
+        if "full" in words or "No space left" in words:
+            return DiskFullError(
+                f"{self.path}: the disk is full",
+                "free some room, or write to another disk with --output, and run the same command again",
+            )
+        if isinstance(error, sqlite3.DatabaseError) and "not a database" in words:
+            return OutputError(
+                f"{self.path}: damaged journal",
+                "delete it: files that have their output are skipped all the same",
+            )
+        return OutputError(
+            f"{self.path.parent}: cannot be written: {words}", "choose another folder with --output"
+        )

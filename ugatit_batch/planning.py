@@ -1,0 +1,215 @@
+"""Which outputs a command makes out of which inputs, decided before any work.
+
+Knows nothing of what is in the files.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ugatit_batch.atomic import is_partial
+from ugatit_batch.errors import NothingToDoError, PictureError, UsageError
+from ugatit_batch.images.read import PICTURE_SUFFIXES
+from ugatit_batch.images.sidecars import Kind, sidecar_path
+from ugatit_batch.images.write import OUTPUT_SUFFIXES, Encoding, output_suffix
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_PLACEHOLDERS = {"parent", "stem", "ext", "model"}
+DEFAULT_NAME = "{parent}/{stem}{ext}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to translate."""
+
+    source: Path
+    """As it was found below the input that was given."""
+    target: Path
+    root: Path | None
+    """The output folder whose journal knows this job; None where a single file was asked for."""
+
+
+@dataclass
+class Plan:
+    """All jobs of one command."""
+
+    jobs: list[Job] = field(default_factory=list)
+    """Sorted by source within each input; no two have the same target."""
+    problems: list[tuple[Path, PictureError]] = field(default_factory=list)
+    """Folders that could not be looked into."""
+    ignored: int = 0
+    """Files in the folders that are no pictures."""
+
+    def roots(self) -> list[Path]:
+        """The output folders, each once."""
+        return list(dict.fromkeys(job.root for job in self.jobs if job.root is not None))
+
+
+@dataclass(frozen=True)
+class Naming:
+    """Where outputs go and what they are called (`--output`, `--name`, `--format`, `--attention`)."""
+
+    output: Path | None
+    """Folder, or a file for a single input; None: INPUT_MODEL beside each input."""
+    label: str
+    """What stands for the model in names: its name, with `-reverse` where it runs backwards."""
+    encoding: Encoding
+    template: str = DEFAULT_NAME
+    attention: tuple[Kind, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            fields = [name for _, name, _, _ in string.Formatter().parse(self.template) if name is not None]
+        except ValueError as error:
+            raise UsageError(
+                f"--name {self.template!r}: {error}", f"the default is {DEFAULT_NAME}"
+            ) from error
+        unknown = [name for name in fields if name not in _PLACEHOLDERS]
+        if unknown or "stem" not in fields:
+            words = ", ".join(f"{{{name}}}" for name in sorted(_PLACEHOLDERS))
+            wrong = f"{{{unknown[0]}}} means nothing" if unknown else "{stem} is missing"
+            raise UsageError(f"--name {self.template!r}: {wrong}", f"it may hold {words}")
+
+    def relative(self, source: Path, parent: str) -> str:
+        """The output's path below the output folder."""
+        ext = output_suffix(source, self.encoding)
+        template = self.template if "{ext}" in self.template else self.template + "{ext}"
+        return template.format(parent=parent or ".", stem=source.stem, ext=ext, model=self.label)
+
+
+def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan:
+    """Find the pictures and decide where each output goes.
+
+    Args:
+        inputs: files and folders; a folder's tree is mirrored below the output folder.
+        naming: where outputs go and what they are called.
+        recursive: whether folders inside folders are looked through.
+
+    Raises:
+        UsageError: an input is missing, an output would replace an input, or two files would have one output.
+        NothingToDoError: there is no picture.
+    """
+    made = Plan()
+    for given in inputs:
+        if not given.exists():
+            raise UsageError(f"{given}: no such file or folder", "check the path")
+        if given.is_dir():
+            _plan_folder(made, given, naming, recursive)
+        else:
+            made.jobs.append(_plan_file(given, naming, alone=len(inputs) == 1))
+    if not made.jobs and not made.problems:
+        where = ", ".join(str(path) for path in inputs)
+        raise NothingToDoError(
+            f"{where}: no picture in it",
+            f"pictures are files such as .jpg, .png or .webp; {made.ignored} other files were left alone",
+        )
+    _check_clashes(made.jobs, naming.attention)
+    return made
+
+
+def _plan_file(source: Path, naming: Naming, alone: bool) -> Job:
+    output = naming.output
+    if output is None:
+        suffix = output_suffix(source, naming.encoding)
+        return Job(source, source.with_name(f"{source.stem}_{naming.label}{suffix}"), None)
+    if alone and not output.is_dir() and output.suffix:
+        if output.suffix.lower() not in OUTPUT_SUFFIXES:
+            raise UsageError(
+                f"--output {output}: {output.suffix} is not a format that is written",
+                f"use one of {' '.join(sorted(OUTPUT_SUFFIXES))}, or a folder",
+            )
+        return Job(source, output, None)
+    return Job(source, _inside(output, naming.relative(source, "")), output)
+
+
+def _plan_folder(made: Plan, given: Path, naming: Naming, recursive: bool) -> None:
+    folder = given.resolve()
+    root = naming.output
+    if root is None:
+        root = folder.with_name(f"{folder.name}_{naming.label}")
+        if folder.name == "":
+            raise UsageError(f"{given}: has no name to make an output folder's from", "give --output")
+    for source in _walk(given, root.resolve(), recursive, made):
+        if source.suffix.lower() not in PICTURE_SUFFIXES:
+            made.ignored += 1
+            continue
+        parent = source.parent.relative_to(given).as_posix()
+        made.jobs.append(Job(source, _inside(root, naming.relative(source, parent)), root))
+
+
+def _walk(folder: Path, output: Path, recursive: bool, made: Plan) -> Iterator[Path]:
+    """Files below a folder in a fixed order, without hidden ones and without the output tree.
+
+    Links are followed, but never back into a folder that they are in.
+    """
+
+    def visit(directory: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+        try:
+            status = directory.stat()
+            with os.scandir(directory) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            made.problems.append(
+                (
+                    directory,
+                    PictureError(
+                        f"{directory}: cannot be looked into: {error.strerror}", "check its permissions"
+                    ),
+                )
+            )
+            return
+        here = above | {(status.st_dev, status.st_ino)}
+        for entry in found:
+            if entry.name.startswith(".") or is_partial(entry.name):
+                continue
+            path = directory / entry.name
+            if entry.is_dir():
+                inner = path.stat()
+                if recursive and (inner.st_dev, inner.st_ino) not in here and path.resolve() != output:
+                    yield from visit(path, here)
+            elif entry.is_file():
+                yield path
+
+    return visit(folder, frozenset())
+
+
+def _inside(root: Path, relative: str) -> Path:
+    """`root / relative`, made plain.
+
+    Raises:
+        UsageError: it would lie outside of root.
+    """
+    target = Path(os.path.normpath(root / relative))
+    if not target.is_relative_to(Path(os.path.normpath(root))) or Path(relative).is_absolute():
+        raise UsageError(f"--name: {relative} lies outside of the output folder {root}", "leave '..' out")
+    return target
+
+
+def _check_clashes(jobs: Sequence[Job], attention: Sequence[Kind]) -> None:
+    owners: dict[str, Path] = {}
+    sources = {_same(job.source.resolve()): job.source for job in jobs}
+    for job in jobs:
+        for target in (job.target, *(sidecar_path(job.target, kind) for kind in attention)):
+            name = _same(target.resolve())
+            if name in sources:
+                raise UsageError(
+                    f"{target}: the output would replace the input {sources[name]}",
+                    "give another folder with --output",
+                )
+            if name in owners:
+                raise UsageError(
+                    f"{owners[name]} and {job.source} would both become {target}",
+                    "tell them apart with --name '{parent}/{stem}_{model}{ext}', --format auto or two runs",
+                )
+            owners[name] = job.source
+
+
+def _same(path: Path) -> str:
+    """Equal for two names of one file on this system."""
+    return os.path.normcase(path)
