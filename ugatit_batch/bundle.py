@@ -53,8 +53,8 @@ class GeneratorConfig:
     """γ and β from the pooled features (any size) instead of the flattened ones (one size)."""
     image_size: int = 256
     """Side of the training square in pixels; a full generator takes no other size."""
-    variance: Literal["biased", "unbiased"] = "biased"
-    """Variance in AdaLIN and LIN; the PyTorch program's is unbiased."""
+    variance: Literal["biased", "unbiased", "nested"] = "biased"
+    """Variance in AdaLIN and LIN; the PyTorch program's is unbiased, until 27 August 2019 nested."""
     decoder_skip: bool = True
     """Whether AdaLIN blocks add their input; the PyTorch program's did not before 27 August 2019."""
     style_relu: bool = True
@@ -67,8 +67,8 @@ class GeneratorConfig:
                 raise ValueError(f"{name} must be a whole number above 0, not {value!r}")
         if self.image_size % 4 or self.image_size < 16:
             raise ValueError(f"image_size must divide by 4 and be 16 or more, not {self.image_size}")
-        if self.variance not in ("biased", "unbiased"):
-            raise ValueError(f"variance must be biased or unbiased, not {self.variance!r}")
+        if self.variance not in ("biased", "unbiased", "nested"):
+            raise ValueError(f"variance must be biased, unbiased or nested, not {self.variance!r}")
 
 
 @dataclass(frozen=True)

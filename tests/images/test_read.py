@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 # Pillow warns of damaged files; outside of tests `picture.py` keeps that from the terminal.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 
-Open = "Callable[..., Picture]"
-
 LOSSLESS: list[tuple[str, dict[str, Any]]] = [
     ("png", {}),
     ("webp", {"lossless": True}),

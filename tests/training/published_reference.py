@@ -234,6 +234,10 @@ def make(
 ) -> PublishedGenerator:
     generator = PublishedGenerator(ch, size=size, light=light, **options)
     randomize(generator, seed)
+    if options.get("variance") == "nested":
+        # Variances of variances let activations grow: without this every pixel is black or white.
+        with torch.no_grad():
+            generator.UpBlock2.get_submodule("11").get_parameter("weight").mul_(0.03)
     return generator.eval()
 
 

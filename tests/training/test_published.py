@@ -112,11 +112,11 @@ def test_variances_are_told_apart(checkpoint: Path, light: bool) -> None:
     ("era", "options"),
     [
         ("current", {}),
-        ("before-2019-08-27", {"skip": False}),
-        ("before-2019-08-07", {"skip": False, "style_relu": False}),
+        ("before-2019-08-27", {"skip": False, "variance": "nested"}),
+        ("before-2019-08-07", {"skip": False, "variance": "nested", "style_relu": False}),
     ],
 )
-def test_each_era_computes_as_its_program_did(checkpoint: Path, era: Era, options: dict[str, bool]) -> None:
+def test_each_era_computes_as_its_program_did(checkpoint: Path, era: Era, options: dict[str, Any]) -> None:
     reference = make(light=False, **options)
     torch.save(reference.state_dict(), checkpoint)
     imported = read(checkpoint, era)
@@ -137,16 +137,6 @@ def test_keys_without_relu_show_their_age(checkpoint: Path, era: Era) -> None:
     assert not imported.bundle.generator.style_relu
     assert not imported.bundle.generator.decoder_skip
     assert "before 7 August 2019" in imported.notes[0]
-
-
-def test_older_programs_are_not_promised_their_own_pixels(checkpoint: Path) -> None:
-    reference = make(skip=False, variance="nested")
-    torch.save(reference.state_dict(), checkpoint)
-    imported = read(checkpoint, "before-2019-08-27")
-    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(7)) * 2 - 1
-    with torch.no_grad():
-        assert (build(imported)(x).image - reference(x)[0]).abs().mean() > 0.1
-    assert "the pictures will not be its own" in imported.notes[0]
 
 
 Form = tuple["Callable[[dict[str, State]], Mapping[str, Any]]", tuple[str, ...]]

@@ -15,7 +15,7 @@ from ugatit_training.generator import initialize
 LOCAL_STRIDED = 3
 GLOBAL_STRIDED = 5
 _SLOPE = 0.2
-_SMALLEST_PATCH = 2
+_SMALLEST_MAP = 2
 
 
 class DiscriminatorOutput(NamedTuple):
@@ -54,14 +54,14 @@ def _leaky(x: Tensor) -> Tensor:
 def fitting_depth(wanted: int, image_size: int) -> int:
     """How many strided layers of `wanted` fit a square picture of `image_size` pixels.
 
-    Every strided layer halves; after the stride-1 layer and the CAM the classifier still needs a patch map of
-    2×2 or more. A global discriminator (5) fits from 96 pixels on.
+    Every strided layer halves; after the stride-1 layer and the CAM the classifier's reflection still needs a
+    map of 2×2 or more. A global discriminator (5) fits from 96 pixels on.
 
     Raises:
         ValueError: not even one layer fits.
     """
     for depth in range(wanted, 0, -1):
-        if image_size // 2**depth - 1 >= _SMALLEST_PATCH:
+        if image_size // 2**depth - 1 >= _SMALLEST_MAP:
             return depth
     raise ValueError(f"{image_size} pixels are too few for a discriminator")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 EPSILON = 1e-5
 
-Variance = Literal["biased", "unbiased"]
+Variance = Literal["biased", "unbiased", "nested"]
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -48,18 +48,22 @@ class _LayerInstanceBase(nn.Module):
     def __init__(self, channels: int, rho: float, variance: Variance) -> None:
         super().__init__()
         self.rho = nn.Parameter(torch.full((channels,), rho))
-        self.unbiased = variance == "unbiased"
+        self.variance: Variance = variance
 
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Args: x N×C×H×W; γ and β broadcast to N×C×1×1. Returns N×C×H×W in x's type."""
         centred, mean, variance = channel_statistics(x)
         spread = mean - mean.mean(1, keepdim=True)
         layer_variance = (variance + spread.square()).mean(1, keepdim=True)
-        if self.unbiased:
+        if self.variance == "unbiased":
             n = x.shape[2] * x.shape[3]
             total = n * x.shape[1]
             variance = variance * (n / (n - 1))
             layer_variance = layer_variance * (total / (total - 1))
+        elif self.variance == "nested":
+            # The PyTorch program before 27 August 2019: variances of variances, one axis at a time.
+            variance = centred.var(2, keepdim=True).var(3, keepdim=True)
+            layer_variance = (centred + spread).var(1, keepdim=True).var(2, keepdim=True).var(3, keepdim=True)
         rho = self.rho.float().view(1, -1, 1, 1)
         instance = rho * torch.rsqrt(variance + EPSILON)
         layer = (1 - rho) * torch.rsqrt(layer_variance + EPSILON)

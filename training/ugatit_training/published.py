@@ -263,6 +263,7 @@ def _config(where: str, tensors: Mapping[str, Tensor], era: Era) -> GeneratorCon
             f"{where}: it has FC.2.weight, which that program did not have before 7 August 2019",
             "import it as current or as before-2019-08-27",
         )
+    current = style_relu and era == "current"
     channels, inputs = tensors["DownBlock.1.weight"].shape[:1], tensors["FC.0.weight"].shape[1:]
     wide = 4 * math.prod(channels)
     quarter = math.isqrt(math.prod(inputs) // wide) if wide else 0
@@ -272,8 +273,8 @@ def _config(where: str, tensors: Mapping[str, Tensor], era: Era) -> GeneratorCon
             residual_blocks=blocks,
             light=quarter == 1,
             image_size=_ASSUMED_SIZE if quarter == 1 else 4 * quarter,
-            variance="unbiased",
-            decoder_skip=style_relu and era == "current",
+            variance="unbiased" if current else "nested",
+            decoder_skip=current,
             style_relu=style_relu,
         )
     except ValueError as error:
@@ -306,11 +307,7 @@ def _notes(config: GeneratorConfig, bare: bool, networks: Mapping[str, object]) 
         )
     else:
         day = "27" if config.style_relu else "7"
-        # GeneratorConfig has no name for the variance of variances that the program took until then.
-        notes.append(
-            f"The program before {day} August 2019 was assumed. It took other variances in its norms, "
-            "which are not reproduced: the pictures will not be its own."
-        )
+        notes.append(f"The program before {day} August 2019 was assumed.")
     if config.light:
         notes.append(
             f"A light generator does not tell its training size: {_ASSUMED_SIZE} pixels were assumed."

@@ -101,7 +101,7 @@ def read_info(path: Path) -> RunInfo:
     try:
         data = json.loads(path.read_text("utf-8"))
         for name in ("domains", "pictures", "sources"):
-            data[name] = tuple(data[name])
+            data[name] = tuple(data.get(name, ()))
         return RunInfo(**data)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{path}: damaged: {error}", "use another --name") from error
