@@ -1,10 +1,10 @@
-"""Make an unpaired data set, photograph → ink and watercolour drawing, out of one folder of photographs.
+"""Make an unpaired data set, photograph → ink and sepia drawing, out of one folder of photographs.
 
 The photographs are split into two halves of like colours. Crops of the first half go to ``trainA/`` as they
 are; crops of the second half are *drawn* by ordinary image processing and go to ``trainB/``, so no picture is
-seen from both sides. Both sides pass the same random colour jitter, so that neither the split nor the style
-teaches a colour cast. Every step of the drawing looks only at a pixel's neighbourhood, at the tile's final
-resolution: lines keep one width whatever the crop's scale, and a small convolutional network can learn it.
+seen from both sides. Both sides pass the same random colour jitter, so that the split teaches nothing. Every
+step of the drawing looks only at a pixel's neighbourhood, at the tile's final resolution: lines keep one width
+whatever the crop's scale, and a small convolutional network can learn it.
 
     python scripts/draw_dataset.py photographs/ drawset/ --tiles 2000 --sheet sheet.png
 
@@ -62,6 +62,13 @@ class Style:
     line_softness: float = 0.014  # contrast over which a line goes from absent to full
     flow_sigma: float = 2.0  # reach of the direction of the strokes
     stroke_sigma: float = 3.0  # a stroke's reach along its direction
+
+    # The plate: the finished drawing printed in three colours, from the darkest line to the bare paper. Colours
+    # are given up on purpose: instance normalisation hides a picture's overall colour from the encoder, and
+    # a network that has to guess it casts tints (tried: a coloured wash stayed purple for 900 steps).
+    plate_gamma: float = 0.5  # below 1 the washes are lighter
+    plate_middle: float = 0.5  # lightness, after gamma, that gets the middle colour
+    sepia: tuple[float, float, float] = (178 / 255, 158 / 255, 136 / 255)
 
 
 def gaussian(plane: Array, sigma: float) -> Array:
@@ -248,7 +255,22 @@ class Task:
         rgb = jitter(rgb, rng)
         inner = slice(MARGIN, MARGIN + self.tile)
         photograph = to_image(rgb[inner, inner])
-        return photograph, to_image(draw(rgb, self.style)[inner, inner]) if self.side else photograph
+        if not self.side:
+            return photograph, photograph
+        return photograph, printed(to_image(draw(rgb, self.style)[inner, inner]), self.style)
+
+
+def printed(drawing: Image.Image, style: Style) -> Image.Image:
+    """Print a drawing with the plate's three colours: ink, sepia wash, paper."""
+    tone = np.asarray(drawing, np.float64) / 255 @ LUMA.astype(np.float64)
+    ink, paper = (float(np.dot(LUMA, colour)) for colour in (style.ink, style.paper))
+    tone = np.clip((tone - ink) / (paper - ink), 0, 1) ** style.plate_gamma
+    stops = (style.ink, style.sepia, style.paper)
+    planes = [
+        np.interp(tone, (0.0, style.plate_middle, 1.0), [stop[channel] for stop in stops])
+        for channel in range(3)
+    ]
+    return to_image(np.asarray(np.stack(planes, axis=2), np.float32))
 
 
 def to_image(rgb: Array) -> Image.Image:

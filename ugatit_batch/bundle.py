@@ -243,7 +243,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise _damaged(manifest, str(error)) from error
     try:
         return _from_json(data, folder)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, UsageError) as error:
         raise _damaged(manifest, f"{type(error).__name__}: {error}") from error
 
 
@@ -276,17 +276,15 @@ def _from_json(data: dict[str, Any], folder: Path) -> Bundle:
     )
 
 
-def remove_bundle(bundle: Bundle) -> None:
-    """Delete a model from disk, its engines too.
+def remove_bundle(folder: Path) -> None:
+    """Delete a model from disk, its engines too; it may be damaged.
 
     Raises:
         BundleError: the folder holds no model, or cannot be deleted.
     """
-    if not (bundle.path / MANIFEST).is_file():
-        raise BundleError(f"{bundle.path}: not a model: it has no {MANIFEST}", "nothing was deleted")
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder}: not a model: it has no {MANIFEST}", "nothing was deleted")
     try:
-        shutil.rmtree(bundle.path)
+        shutil.rmtree(folder)
     except OSError as error:
-        raise BundleError(
-            f"{bundle.path}: cannot be deleted: {error.strerror}", "delete it by hand"
-        ) from error
+        raise BundleError(f"{folder}: cannot be deleted: {error.strerror}", "delete it by hand") from error

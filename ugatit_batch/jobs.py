@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -167,9 +168,10 @@ class _Run:
         for folder, error in self._plan.problems:
             yield Result(folder, folder, "failed", error)
         pipeline = Pipeline(self._open, self._translator, self._write, self._readers, self._writers)
-        for begun, outcome in pipeline.run(self._begin_all(), should_stop):
-            yield from self._take_at_once()
-            yield self._finish(begun, outcome)
+        with contextlib.closing(pipeline.run(self._begin_all(), should_stop)) as outcomes:
+            for begun, outcome in outcomes:
+                yield from self._take_at_once()
+                yield self._finish(begun, outcome)
         yield from self._take_at_once()
 
     def _take_at_once(self) -> Iterator[Result]:
@@ -189,25 +191,37 @@ class _Run:
         if job.root is None:
             with contextlib.suppress(OSError):
                 partial_path(job.target).unlink(missing_ok=True)
-            return self._begin_existing(job, None) if job.target.exists() else _Begun(job, job.target)
+            return self._begin_existing(job, None) if _exists(job.target) else _Begun(job, job.target)
         try:
             status = job.source.stat()
         except OSError as error:
             problem = PictureError(f"{job.source}: cannot be read: {error.strerror}", "check the file")
             return Result(job.source, job.target, "failed", problem)
         source = str(job.source.resolve())
-        key = Key(source, status.st_size, status.st_mtime_ns, self._bundle, self._options)
-        known = self._journals[job.root].find(key)
+        options = self._options_for(job.target, job.root)
+        key = Key(source, status.st_size, status.st_mtime_ns, self._bundle, options)
+        journal = self._journals[job.root]
+        known = journal.find(key)
         if self._if_exists != "overwrite" and known is not None and known.state != "failed":
             # `started` with its output there: the run was killed between the last rename and this journal.
             output = Path(known.output)
-            if output.exists():
-                self._journals[job.root].record(key, "done", known.output)
+            if _exists(output):
+                if known.state == "started":
+                    journal.record(key, "done", known.output)
                 return Result(job.source, output, "skipped")
-        begun = self._begin_existing(job, key) if job.target.exists() else _Begun(job, job.target, key)
+        begun = self._begin_existing(job, key) if _exists(job.target) else _Begun(job, job.target, key)
         if isinstance(begun, _Begun):
-            self._journals[job.root].record(key, "started", str(begun.target))
+            if _exists(begun.target):
+                # After a kill nobody can tell whether it is the old output or the new one.
+                journal.record(key, "failed", str(begun.target), "interrupted while it was replaced")
+            else:
+                journal.record(key, "started", str(begun.target))
         return begun
+
+    def _options_for(self, target: Path, root: Path) -> str:
+        """Hash of the settings and of the name that was asked for; the folder may be moved."""
+        name = os.fsencode(os.path.relpath(target, root))
+        return hashlib.sha256(self._options.encode() + name).hexdigest()
 
     def _begin_existing(self, job: Job, key: Key | None) -> _Begun | Result:
         match self._if_exists:
@@ -227,7 +241,7 @@ class _Run:
         number = 1
         while True:
             name = target.with_name(f"{target.stem} ({number}){target.suffix}")
-            if name not in self._promised and not name.exists():
+            if name not in self._promised and not _exists(name):
                 self._promised.add(name)
                 return name
             number += 1
@@ -265,6 +279,11 @@ class _Run:
             outcome.attention,
             outcome.notes,
         )
+
+
+def _exists(path: Path) -> bool:
+    """As `Path.exists`, and False for names that are too long to exist."""
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def run(

@@ -6,11 +6,13 @@ Knows nothing of pictures or models.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ugatit_batch.atomic import explain_os_error
 from ugatit_batch.errors import DiskFullError, OutputBusyError, OutputError
 
 if TYPE_CHECKING:
@@ -20,19 +22,21 @@ if TYPE_CHECKING:
 NAME = ".ugatit-batch.sqlite"
 State = Literal["started", "done", "failed"]
 
+# Paths, and errors that name them, are bytes: not every file name is text.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
-    input   TEXT    NOT NULL,  -- absolute path
+    input   BLOB    NOT NULL,  -- absolute path
     size    INTEGER NOT NULL,  -- bytes
     mtime   INTEGER NOT NULL,  -- nanoseconds
     bundle  TEXT    NOT NULL,  -- hash of the direction's shape and weights
     options TEXT    NOT NULL,  -- hash of everything else that decides the output
-    output  TEXT    NOT NULL,  -- absolute path
+    output  BLOB    NOT NULL,  -- absolute path
     state   TEXT    NOT NULL,
-    error   TEXT    NOT NULL DEFAULT '',
+    error   BLOB    NOT NULL,
     PRIMARY KEY (input, bundle, options)
 ) WITHOUT ROWID
 """
+_INDEX = "CREATE INDEX IF NOT EXISTS outputs ON files (output)"
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,9 @@ class Journal:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(self.path, timeout=0.2, check_same_thread=False)
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
+            raise explain_os_error(error, folder) from error
+        except sqlite3.Error as error:
             raise self._explained(error) from error
         try:
             # Exclusive: the file stays locked until it is closed, and a kill unlocks it.
@@ -84,6 +90,7 @@ class Journal:
             self._database.execute("PRAGMA synchronous=NORMAL")
             self._database.execute("BEGIN IMMEDIATE")
             self._database.execute(_SCHEMA)
+            self._database.execute(_INDEX)
             self._database.commit()
         except sqlite3.Error as error:
             self._database.close()
@@ -108,40 +115,49 @@ class Journal:
             "SELECT state, output, error FROM files "
             "WHERE input = ? AND bundle = ? AND options = ? AND size = ? AND mtime = ?"
         )
-        values = (key.input, key.bundle, key.options, key.size, key.mtime)
+        values = (os.fsencode(key.input), key.bundle, key.options, key.size, key.mtime)
         try:
             with self._lock:
                 row = self._database.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        return None if row is None else Entry(*row)
+        return None if row is None else Entry(row[0], os.fsdecode(row[1]), os.fsdecode(row[2]))
 
     def record(self, key: Key, state: State, output: str, error: str = "") -> None:
-        """Set what is known of a key; an older version of the same input is forgotten."""
-        values = (key.input, key.size, key.mtime, key.bundle, key.options, output, state, error)
+        """Set what is known of a key.
+
+        What was known of an older version of the same input is forgotten, and so is what the same output was
+        made from before.
+        """
+        values = (
+            *(os.fsencode(key.input), key.size, key.mtime, key.bundle, key.options),
+            *(os.fsencode(output), state, os.fsencode(error)),
+        )
         try:
             with self._lock, self._database:
+                self._database.execute("DELETE FROM files WHERE output = ?", (os.fsencode(output),))
                 self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         except sqlite3.Error as failure:
             raise self._explained(failure) from failure
 
-    def _explained(self, error: OSError | sqlite3.Error) -> OutputBusyError | DiskFullError | OutputError:
-        words = str(error)
-        if "locked" in words:
+    def _explained(self, error: sqlite3.Error) -> OutputBusyError | DiskFullError | OutputError:
+        # The lower byte is the kind, the upper one its variant; errors of Python's own module have none.
+        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return OutputBusyError(
                 f"{self.path.parent}: another run writes to this folder",
                 "wait until it is done, or choose another folder with --output",
             )
-        if "full" in words or "No space left" in words:
+        if kind == sqlite3.SQLITE_FULL:
             return DiskFullError(
                 f"{self.path}: the disk is full",
                 "free some room, or write to another disk with --output, and run the same command again",
             )
-        if isinstance(error, sqlite3.DatabaseError) and "not a database" in words:
+        if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
             return OutputError(
                 f"{self.path}: damaged journal",
                 "delete it: files that have their output are skipped all the same",
             )
         return OutputError(
-            f"{self.path.parent}: cannot be written: {words}", "choose another folder with --output"
+            f"{self.path.parent}: cannot be written: {error}", "choose another folder with --output"
         )

@@ -55,14 +55,14 @@ def list_models(models_dir: Path) -> Iterator[FoundModel]:
         for folder in sorted(place.iterdir()):
             if (folder / MANIFEST).is_file():
                 try:
-                    yield FoundModel(folder, bundled, load_bundle(folder), None)
+                    yield FoundModel(folder, bundled, _load(folder), None)
                 except BundleError as error:
                     yield FoundModel(folder, bundled, None, error)
 
 
-def is_bundled(bundle: Bundle) -> bool:
-    """Whether a model came with the package."""
-    return bundle.path.parent == bundled_models_dir()
+def is_bundled(folder: Path) -> bool:
+    """Whether a model's folder came with the package."""
+    return folder.resolve().parent == bundled_models_dir().resolve()
 
 
 def find_model(name: str, models_dir: Path) -> Bundle:
@@ -76,19 +76,34 @@ def find_model(name: str, models_dir: Path) -> Bundle:
         ModelNotFoundError: there is none; the message lists the names that exist.
         BundleError: it is there, but damaged.
     """
+    folder = find_folder(name, models_dir)
+    return load_bundle(folder) if folder == Path(name) else _load(folder)
+
+
+def find_folder(name: str, models_dir: Path) -> Path:
+    """The folder of the model of that name, or that folder; what is in it may be damaged.
+
+    Raises:
+        ModelNotFoundError: there is none; the message lists the names that exist.
+    """
     for place in (models_dir, bundled_models_dir()):
         folder = place / name
         if Path(name).name == name and (folder / MANIFEST).is_file():
-            return load_bundle(folder)
+            return folder
     if Path(name).is_dir():
-        return load_bundle(Path(name))
-    names = list(dict.fromkeys(m.bundle.name if m.bundle else m.path.name for m in list_models(models_dir)))
+        return Path(name)
+    names = list(dict.fromkeys(model.path.name for model in list_models(models_dir)))
     close = difflib.get_close_matches(name, names, 1)
     guess = f"did you mean {close[0]}? " if close else ""
     raise ModelNotFoundError(
         f"--model {name}: no such model",
         f"{guess}models: {', '.join(names) or 'none'}; train one, or `ugatit-batch models import FILE`",
     )
+
+
+def _load(folder: Path) -> Bundle:
+    """A model that is found by its folder's name, which a copied folder's manifest does not know."""
+    return dataclasses.replace(load_bundle(folder), name=folder.name)
 
 
 def model_folder(name: str, models_dir: Path) -> Path:
@@ -109,7 +124,11 @@ def export_archive(bundle: Bundle, target: Path) -> Path:
     """
     for direction in bundle.directions:
         bundle.weights(direction)
-    with replacing(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+    with (
+        replacing(target) as partial,
+        # Not strict: files of packages may be dated before 1980, where a zip file's time begins.
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, strict_timestamps=False) as archive,
+    ):
         for name in (MANIFEST, *(entry.file for entry in bundle.directions.values())):
             archive.write(bundle.path / name, name)
     return target
@@ -132,6 +151,7 @@ def import_archive(archive: Path, name: str, folder: Path) -> Bundle:
                         (place / entry).write_bytes(opened.read(entry))
         except (
             OSError,
+            EOFError,
             ValueError,
             RuntimeError,
             NotImplementedError,

@@ -20,7 +20,7 @@ from ugatit_batch.errors import UgatitBatchError
 from ugatit_batch.frames import Batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ugatit_batch.frames import Attention, Pixels, Translated, Translator
 
@@ -117,7 +117,7 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
 
     def run(
         self, items: Iterable[ItemT], should_stop: Callable[[], bool] = lambda: False
-    ) -> Iterator[tuple[ItemT, ResultT | UgatitBatchError]]:
+    ) -> Generator[tuple[ItemT, ResultT | UgatitBatchError], None, None]:
         """Yield each item with its result, or with the error that it alone failed with, as they are finished.
 
         Args:
@@ -216,10 +216,9 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
     def _work(self) -> None:
         pending: deque[list[_Frame[ItemT, OpenedT]]] = deque()
         waiting: dict[tuple[int, ...], list[_Frame[ItemT, OpenedT]]] = {}
-        replay: list[list[_Frame[ItemT, OpenedT]]] = []
+        replay: deque[list[_Frame[ItemT, OpenedT]]] = deque()
         while not self._exhausted or replay or waiting:
-            groups = chain(replay, self._groups(waiting, pending))
-            replay = []
+            groups = chain(_emptied(replay), self._groups(waiting, pending))
             try:
                 for translated in self._translator.translate(_batches(groups, pending)):
                     self._deliver(pending.popleft(), translated)
@@ -228,8 +227,11 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
                     raise
                 for frame in pending.popleft():
                     self._fail(frame.ticket, error)
-                replay = list(pending)
+                # Before what an earlier failure has left to be done again.
+                replay.extendleft(reversed(pending))
                 pending.clear()
+            if pending:
+                raise RuntimeError("the translator gave back fewer batches than it took")
         # In its own pool's order: everything submitted before is written before this runs out.
         self._write_pool.shutdown(wait=True)
         self._results.put(None)
@@ -245,10 +247,10 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
         """
         size = self._translator.batch_size
         while not self._exhausted:
+            self._check()
             try:
                 entry = self._frames.get(timeout=_IDLE if waiting or pending else _POLL)
             except queue.Empty:
-                self._check()
                 if waiting:
                     yield waiting.pop(next(iter(waiting)))
                 elif pending:
@@ -301,6 +303,11 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
         except UgatitBatchError as error:
             result = error
         self._report(ticket.item, result)
+
+
+def _emptied(line: deque[EntryT]) -> Iterator[EntryT]:
+    while line:
+        yield line.popleft()
 
 
 def _batches(

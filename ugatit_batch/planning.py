@@ -6,6 +6,7 @@ Knows nothing of what is in the files.
 from __future__ import annotations
 
 import os
+import stat
 import string
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from ugatit_batch.images.sidecars import Kind, sidecar_path
 from ugatit_batch.images.write import OUTPUT_SUFFIXES, Encoding, output_suffix
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _PLACEHOLDERS = {"parent", "stem", "ext", "model"}
 DEFAULT_NAME = "{parent}/{stem}{ext}"
@@ -75,6 +76,12 @@ class Naming:
             words = ", ".join(f"{{{name}}}" for name in sorted(_PLACEHOLDERS))
             wrong = f"{{{unknown[0]}}} means nothing" if unknown else "{stem} is missing"
             raise UsageError(f"--name {self.template!r}: {wrong}", f"it may hold {words}")
+        try:
+            self.relative(Path("name.png"), "")
+        except (ValueError, LookupError) as error:
+            raise UsageError(
+                f"--name {self.template!r}: {error}", f"the default is {DEFAULT_NAME}"
+            ) from error
 
     def relative(self, source: Path, parent: str) -> str:
         """The output's path below the output folder."""
@@ -92,15 +99,20 @@ def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan
         recursive: whether folders inside folders are looked through.
 
     Raises:
-        UsageError: an input is missing, an output would replace an input, or two files would have one output.
+        UsageError: an input is missing, a folder would be its own output, an output would replace an input,
+            or two files would have one output.
         NothingToDoError: there is no picture.
     """
     made = Plan()
     for given in inputs:
-        if not given.exists():
+        # Unlike `Path.exists`, it takes any name, too long ones too.
+        if not os.path.exists(given):  # noqa: PTH110
             raise UsageError(f"{given}: no such file or folder", "check the path")
-        if given.is_dir():
-            _plan_folder(made, given, naming, recursive)
+    roots = {given: _root(given, naming) for given in inputs if given.is_dir()}
+    outputs = frozenset(root.resolve() for root in roots.values())
+    for given in inputs:
+        if given in roots:
+            _plan_folder(made, given, roots[given], naming, _walk(given, outputs, recursive, made))
         else:
             made.jobs.append(_plan_file(given, naming, alone=len(inputs) == 1))
     if not made.jobs and not made.problems:
@@ -115,6 +127,8 @@ def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan
 
 def _plan_file(source: Path, naming: Naming, alone: bool) -> Job:
     output = naming.output
+    if output is None and naming.template != DEFAULT_NAME:
+        return Job(source, _inside(source.parent, naming.relative(source, "")), None)
     if output is None:
         suffix = output_suffix(source, naming.encoding)
         return Job(source, source.with_name(f"{source.stem}_{naming.label}{suffix}"), None)
@@ -128,14 +142,21 @@ def _plan_file(source: Path, naming: Naming, alone: bool) -> Job:
     return Job(source, _inside(output, naming.relative(source, "")), output)
 
 
-def _plan_folder(made: Plan, given: Path, naming: Naming, recursive: bool) -> None:
+def _root(given: Path, naming: Naming) -> Path:
+    """The output folder of an input folder."""
     folder = given.resolve()
-    root = naming.output
-    if root is None:
-        root = folder.with_name(f"{folder.name}_{naming.label}")
+    if naming.output is None:
         if folder.name == "":
             raise UsageError(f"{given}: has no name to make an output folder's from", "give --output")
-    for source in _walk(given, root.resolve(), recursive, made):
+        return folder.with_name(f"{folder.name}_{naming.label}")
+    if naming.output.resolve() == folder:
+        # The next run would take its results for inputs.
+        raise UsageError(f"{given}: is the input and the output", "give another folder with --output")
+    return naming.output
+
+
+def _plan_folder(made: Plan, given: Path, root: Path, naming: Naming, found: Iterable[Path]) -> None:
+    for source in found:
         if source.suffix.lower() not in PICTURE_SUFFIXES:
             made.ignored += 1
             continue
@@ -143,8 +164,8 @@ def _plan_folder(made: Plan, given: Path, naming: Naming, recursive: bool) -> No
         made.jobs.append(Job(source, _inside(root, naming.relative(source, parent)), root))
 
 
-def _walk(folder: Path, output: Path, recursive: bool, made: Plan) -> Iterator[Path]:
-    """Files below a folder in a fixed order, without hidden ones and without the output tree.
+def _walk(folder: Path, outputs: frozenset[Path], recursive: bool, made: Plan) -> Iterator[Path]:
+    """Files below a folder in a fixed order, without hidden ones and without the output trees.
 
     Links are followed, but never back into a folder that they are in.
     """
@@ -169,12 +190,16 @@ def _walk(folder: Path, output: Path, recursive: bool, made: Plan) -> Iterator[P
             if entry.name.startswith(".") or is_partial(entry.name):
                 continue
             path = directory / entry.name
-            if entry.is_dir():
-                inner = path.stat()
-                if recursive and (inner.st_dev, inner.st_ino) not in here and path.resolve() != output:
-                    yield from visit(path, here)
-            elif entry.is_file():
+            try:
+                status = path.stat()
+            except OSError:  # a link to nothing or to itself
+                continue
+            if stat.S_ISREG(status.st_mode):
                 yield path
+            elif stat.S_ISDIR(status.st_mode):
+                seen = (status.st_dev, status.st_ino) in here or path.resolve() in outputs
+                if recursive and not seen:
+                    yield from visit(path, here)
 
     return visit(folder, frozenset())
 
@@ -205,7 +230,7 @@ def _check_clashes(jobs: Sequence[Job], attention: Sequence[Kind]) -> None:
             if name in owners:
                 raise UsageError(
                     f"{owners[name]} and {job.source} would both become {target}",
-                    "tell them apart with --name '{parent}/{stem}_{model}{ext}', --format auto or two runs",
+                    "rename one of them, or translate them in two runs with an --output each",
                 )
             owners[name] = job.source
 

@@ -22,7 +22,7 @@ DTYPES: dict[Precision, torch.dtype] = {
 }
 
 # Peak bytes that a forward pass takes in float32, a pixel and a channel of width (docs/performance.md).
-_BYTES_PER_PIXEL_AND_CHANNEL = 44
+_BYTES_PER_PIXEL_AND_CHANNEL = 26
 
 
 def choose_device(name: str) -> torch.device:

@@ -42,8 +42,9 @@ def load_generator(bundle: Bundle, direction: Direction) -> Generator:
     try:
         generator.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
+        first = str(error).splitlines()[1:2] or [str(error)]
         raise BundleError(
-            f"{bundle.path}: damaged model: the weights do not fit bundle.json: {error}",
+            f"{bundle.path}: damaged model: the weights do not fit bundle.json: {first[0].strip()}",
             "import or train the model again, or copy it anew",
         ) from error
     return generator.eval().requires_grad_(False)
@@ -102,8 +103,11 @@ class TorchTranslator:
         self.batch_size = batch_size or (1 if device.type == "cpu" else _GPU_BATCH)
         side = bundle.generator.image_size
         self.size_rule = SizeRule(
-            fixed=None if bundle.generator.light else (side, side), max_pixels=self._pixels_that_fit()
+            fixed=None if bundle.generator.light else (side, side),
+            max_pixels=self._pixels_that_fit() if device.type == "cpu" else None,
         )
+        # Batches taken before the first is given back, so that copies overlap the work.
+        self._ahead = 1 if device.type == "cuda" else 0
         # On a GPU the first out of memory lowers this; on a CPU nothing can be caught, so it is an estimate.
         self._most_pixels = self._pixels_that_fit()
         if device.type == "cuda":
@@ -124,10 +128,14 @@ class TorchTranslator:
             MemoryLacksError: not even one picture of this size fits.
         """
         in_flight: deque[_InFlight] = deque()
-        ahead = 1 if self.device.type == "cuda" else 0
         for batch in batches:
-            in_flight.append(self._submit(batch.pixels))
-            if len(in_flight) > ahead:
+            try:
+                in_flight.append(self._submit(batch.pixels))
+            except MemoryLacksError:
+                while in_flight:
+                    yield in_flight.popleft().wait()
+                raise
+            if len(in_flight) > self._ahead:
                 yield in_flight.popleft().wait()
         while in_flight:
             yield in_flight.popleft().wait()

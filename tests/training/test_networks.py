@@ -28,16 +28,6 @@ if TYPE_CHECKING:
     from ugatit_training.normalization import Variance
 
 
-@pytest.fixture(autouse=True)
-def repeatable() -> Iterator[None]:
-    # Threads that wait for one another take longer than the small sums here.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 def pictures(count: int, height: int, width: int) -> Tensor:
     return torch.rand(count, 3, height, width) * 2 - 1
 

@@ -24,19 +24,10 @@ from .published_reference import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from ugatit_batch.bundle import Direction
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    # Threads that wait for one another take longer than the small sums here.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
     from ugatit_training.model import UGATIT, Optimizers
 
 _NAME = re.compile(r"step-(\d{8})\.pt")
+DAMAGED = (
+    *(RuntimeError, LookupError, ValueError, TypeError, AttributeError, EOFError, OSError),
+    *(pickle.UnpicklingError, struct.error),
+)
+"""Everything that a damaged file is known to raise while it is read and taken apart."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +84,7 @@ def load_checkpoint(checkpoint: Checkpoint, networks: UGATIT, optimizers: Optimi
         if torch.cuda.is_available() and state["random_cuda"]:
             torch.cuda.set_rng_state_all([s.cpu() for s in state["random_cuda"]])
         return int(state["step"])
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise DatasetError(
             f"{checkpoint.path}: damaged checkpoint: {error}",
             "delete that file: the same command goes on from the one before",

@@ -6,6 +6,7 @@ Knows nothing of torch, so that `train --dry-run` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -81,6 +82,9 @@ class TrainConfig:
     """Side of the square, or the longest native side, in pixels; 0: the training size."""
 
     def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{name} = {value}: must be a finite number", f"set {name}")
         positive = (
             "steps batch_size image_size load_size channels residual_blocks discriminator_channels "
             "learning_rate report_every sample_every checkpoint_every keep_checkpoints"
@@ -161,9 +165,10 @@ def parse_config(text: str, source: str, overrides: Mapping[str, Any] | None = N
     """A config from TOML.
 
     Args:
-        text: TOML, one value a field of TrainConfig, no tables.
+        text: TOML, one value a field of TrainConfig, no tables. `image_size` alone takes `load_size` along in
+            the paper's ratio.
         source: where it comes from, for messages.
-        overrides: replace the text's values. `image_size` alone takes `load_size` along in the paper's ratio.
+        overrides: replace the text's values; here, too, `image_size` alone takes `load_size` along.
 
     Raises:
         ConfigError: not TOML, an unknown field, or a value of the wrong type or range.
@@ -172,16 +177,17 @@ def parse_config(text: str, source: str, overrides: Mapping[str, Any] | None = N
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML: {error}", "correct that line") from error
-    if overrides:
-        values |= overrides
-        if "image_size" in overrides and "load_size" not in overrides:
-            values["load_size"] = paper_load_size(overrides["image_size"])
+    overrides = dict(overrides or {})
+    resized = overrides if "image_size" in overrides else values | overrides
+    values |= overrides
     hints = typing.get_type_hints(TrainConfig)
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in values.items():
         if name not in hints:
             raise ConfigError(f"{source}: unknown field {name!r}", f"fields: {', '.join(hints)}")
         checked[name] = _checked(value, hints[name], f"{source}: {name}")
+    if "image_size" in resized and "load_size" not in resized:
+        checked["load_size"] = paper_load_size(checked["image_size"])
     return TrainConfig(**checked)
 
 
@@ -192,8 +198,7 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
             raise ConfigError(f"{where} = {value!r}", f"one of {', '.join(typing.get_args(wanted))}")
         return value
     if isinstance(wanted, types.UnionType):  # only crop_scale: a pair, or left out
-        numeric = all(isinstance(v, int | float) and not isinstance(v, bool) for v in value or ())
-        if not isinstance(value, list | tuple) or len(value) != 2 or not numeric:
+        if not isinstance(value, list | tuple) or [type(v) in (int, float) for v in value] != [True, True]:
             raise ConfigError(f"{where} = {value!r}", "two numbers, such as [0.5, 1.0]")
         return (float(value[0]), float(value[1]))
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):

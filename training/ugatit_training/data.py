@@ -6,6 +6,8 @@ resumed run sees exactly what an undisturbed one would, whatever the number of w
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -14,12 +16,15 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ugatit_batch.errors import DatasetError
-from ugatit_batch.images.read import PICTURE_SUFFIXES
+from ugatit_batch.errors import DatasetError, PictureError
+from ugatit_batch.frames import SizeRule
+from ugatit_batch.images.geometry import Sizing
+from ugatit_batch.images.read import PICTURE_SUFFIXES, open_picture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ugatit_training.config import TrainConfig
@@ -41,6 +46,12 @@ def find_domains(source: Path, target: Path) -> Domains:
     """
     if source.exists() and target.exists() and source.samefile(target):
         raise DatasetError(f"{source}: source and target are the same folder", "give two folders")
+    for inner, outer in ((source, target), (target, source)):
+        if outer.resolve() in inner.resolve().parents:
+            raise DatasetError(
+                f"{inner} lies in {outer}: its pictures would be in both domains",
+                "give two folders beside one another",
+            )
     return Domains(_pictures(source), _pictures(target))
 
 
@@ -62,8 +73,12 @@ def _pictures(folder: Path) -> tuple[Path, ...]:
     return found
 
 
-class Draws(Dataset[tuple[Tensor, Tensor]]):
-    """Draw k: one augmented picture of A and one of B, uint8, 3×S×S each (section 4.2)."""
+class Draws(Dataset[tuple[Tensor, Tensor] | DatasetError]):
+    """Draw k: one augmented picture of A and one of B, uint8, 3×S×S each (section 4.2).
+
+    An unreadable picture gives a DatasetError as the draw: raised in a worker process, it would reach the
+    user as that process's traceback.
+    """
 
     def __init__(self, domains: Domains, config: TrainConfig) -> None:
         self.domains = domains
@@ -72,8 +87,11 @@ class Draws(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.config.steps * self.config.batch_size
 
-    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor]:
-        return self._draw(0, self.domains.a, draw), self._draw(1, self.domains.b, draw)
+    def __getitem__(self, draw: int) -> tuple[Tensor, Tensor] | DatasetError:
+        try:
+            return self._draw(0, self.domains.a, draw), self._draw(1, self.domains.b, draw)
+        except DatasetError as error:
+            return error
 
     def _draw(self, domain: int, paths: tuple[Path, ...], draw: int) -> Tensor:
         epoch, position = divmod(draw, len(paths))
@@ -89,17 +107,20 @@ def _order(seed: int, domain: int, epoch: int, count: int) -> list[int]:
     return np.random.default_rng([seed, domain, 0, epoch]).permutation(count).tolist()  # type: ignore[no-any-return]
 
 
+_OWN_SIZE = Sizing(square=False, side=None)
+_ANY_SIZE = SizeRule(multiple=1, minimum=1)
+
+
 def open_rgb(path: Path) -> Image.Image:
-    """A training picture, upright, RGB.
+    """A training picture, upright, sRGB, as `translate` will read its like; the first frame of an animation.
 
     Raises:
         DatasetError: it cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path}: cannot be read: {error}", "repair it or take it out") from error
+        return Image.fromarray(next(open_picture(path, _OWN_SIZE, _ANY_SIZE).frames()))
+    except PictureError as error:
+        raise DatasetError(error.message, f"{error.hint}; or take it out of the folder") from error
 
 
 def augment(image: Image.Image, config: TrainConfig, rng: np.random.Generator) -> Image.Image:
@@ -116,9 +137,16 @@ def augment(image: Image.Image, config: TrainConfig, rng: np.random.Generator) -
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def loader(domains: Domains, config: TrainConfig, start: int, pin: bool) -> DataLoader[tuple[Tensor, Tensor]]:
-    """Batches of draws from step `start` (the number of steps already taken) to the end of the run."""
-    return DataLoader(
+def batches(domains: Domains, config: TrainConfig, start: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches of draws from step `start` (the number of steps already taken) to the end of the run.
+
+    Yields:
+        Pictures of A and of B, uint8, N×3×S×S each.
+
+    Raises:
+        DatasetError: a picture cannot be read.
+    """
+    loader: DataLoader[tuple[Tensor, Tensor] | DatasetError] = DataLoader(
         Draws(domains, config),
         batch_size=config.batch_size,
         sampler=range(start * config.batch_size, config.steps * config.batch_size),
@@ -127,8 +155,28 @@ def loader(domains: Domains, config: TrainConfig, start: int, pin: bool) -> Data
         # A worker's start must not draw from the global generator, which belongs to the checkpoint.
         generator=torch.Generator(),
         prefetch_factor=4 if config.workers else None,
-        persistent_workers=config.workers > 0,
+        collate_fn=_collate,
+        worker_init_fn=_leave_signals_to_parent,
     )
+    for batch in loader:
+        if isinstance(batch, DatasetError):
+            raise batch
+        yield batch
+
+
+def _collate(draws: list[tuple[Tensor, Tensor] | DatasetError]) -> tuple[Tensor, Tensor] | DatasetError:
+    errors = [draw for draw in draws if isinstance(draw, DatasetError)]
+    if errors:
+        return errors[0]
+    a, b = default_collate(draws)
+    return a, b
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Ctrl-C, and the SIGTERM that `timeout` sends, go to the whole process group; only the run answers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 def to_network(pixels: Tensor, device: torch.device) -> Tensor:

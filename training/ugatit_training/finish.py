@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +11,7 @@ import torch
 from ugatit_batch import __version__
 from ugatit_batch.bundle import DIRECTIONS, Bundle, save_bundle
 from ugatit_batch.errors import BundleError
+from ugatit_training.checkpoint import DAMAGED
 from ugatit_training.config import parse_config
 from ugatit_training.run_folder import read_info
 
@@ -61,7 +61,7 @@ def write_model(
         step = int(state["step"])
         networks: dict[str, torch.Tensor] = state["networks"]
         weights = {d: _weights(networks, d, storage) for d in directions}
-    except (RuntimeError, KeyError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except DAMAGED as error:
         raise BundleError(f"{checkpoint}: damaged checkpoint: {error}", "use an older one") from error
     bundle = Bundle(
         name=name,

@@ -156,7 +156,8 @@ class Generator(nn.Module):
 def initialize(network: nn.Module) -> None:
     """Weights of convolutions and FCs from N(0, 0.02), biases 0 (section 4.2)."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        # Drawing numbers for the meta device does nothing, and takes torch seconds of imports.
+        if isinstance(module, nn.Conv2d | nn.Linear) and not module.weight.is_meta:
             nn.init.normal_(module.weight, 0.0, 0.02)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ugatit_batch.errors import DatasetError, TrainingDivergedError
+from ugatit_batch.errors import TrainingDivergedError
 from ugatit_training.checkpoint import clean, list_checkpoints, load_checkpoint, save_checkpoint
-from ugatit_training.data import loader, to_network
+from ugatit_training.data import batches, to_network
 from ugatit_training.model import UGATIT, Optimizers, learning_rate
 from ugatit_training.run_folder import append_metrics, cut_metrics
 from ugatit_training.samples import write_samples
 from ugatit_training.step import LOSS_NAMES, train_step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -85,11 +85,12 @@ def train(
         should_stop: asked after each step; True writes a checkpoint and ends.
 
     Yields:
-        A Step every `report_every` steps, at each sample sheet, each checkpoint, and at the end.
+        A Step every `report_every` steps, at each sample sheet, each checkpoint, and at the end; nothing
+        where the run is at its last step already.
 
     Raises:
         DatasetError: a picture or the newest checkpoint cannot be read.
-        TrainingDivergedError: a loss is no longer finite; the checkpoints stay.
+        TrainingDivergedError: a loss or a weight is no longer finite; the checkpoints stay, and are finite.
         DiskFullError, OutputError: something could not be written; the older checkpoints stay.
     """
     torch.manual_seed(config.seed)
@@ -101,15 +102,10 @@ def train(
     clean(run)
     checkpoints = list_checkpoints(run / "checkpoints")
     done = load_checkpoint(checkpoints[-1], networks, optimizers) if checkpoints else 0
-    if done > config.steps:
-        raise DatasetError(
-            f"{run}: already at step {done}, beyond --steps {config.steps}",
-            "raise --steps, or use another --name",
-        )
     cut_metrics(run, done)
 
     meter = _Meter()
-    draws = iter(loader(domains, config, done, pin=device.type == "cuda"))
+    draws = batches(domains, config, done, pin=device.type == "cuda")
     for step in range(done + 1, config.steps + 1):
         # draw
         a, b = (to_network(pixels, device) for pixels in next(draws))
@@ -126,8 +122,8 @@ def train(
             continue
         losses, rate = meter.take()
         report = Step(step, config.steps, losses, optimizers.learning_rate, rate)
+        _check_finite(report, networks.parameters() if saving else (), run)
         append_metrics(run, report)
-        _check_finite(report, run)
 
         # sample
         if sampling:
@@ -143,13 +139,16 @@ def train(
             return
 
 
-def _check_finite(report: Step, run: Path) -> None:
+def _check_finite(report: Step, weights: Iterable[Tensor], run: Path) -> None:
     bad = [name for name, value in report.losses.items() if not math.isfinite(value)]
+    # The losses are those before the update: it can be the one that spoils the weights.
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        bad.append("a weight")
     if not bad:
         return
     saved: list[Checkpoint] = list_checkpoints(run / "checkpoints")
     where = f"the last good checkpoint is {saved[-1].path}" if saved else "there is no checkpoint yet"
     raise TrainingDivergedError(
         f"step {report.step}: {', '.join(bad)} is no longer a finite number; {where}",
-        "try --precision fp32, or a lower learning_rate in the recipe under a new --name",
+        "under a new --name, try --precision fp32, or a lower learning_rate in the recipe",
     )

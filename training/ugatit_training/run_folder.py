@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ugatit_batch.atomic import explain_os_error, replacing
 from ugatit_batch.bundle import MANIFEST, load_bundle
 from ugatit_batch.errors import ConfigError
+from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.config import TrainConfig, config_to_toml, parse_config
 
 if TYPE_CHECKING:
@@ -65,13 +66,14 @@ def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
         What the folder now says of the run.
 
     Raises:
-        ConfigError: the folder holds a run with another config or other pictures.
+        ConfigError: the folder holds a run with another config or other pictures, or one that is further on.
         DiskFullError, OutputError: it cannot be written.
     """
     info = run / "run.json"
     if info.is_file():
         found = read_info(info)
         _check_same_config(run, config)
+        _check_steps(run, config)
         for name in ("source", "target", "domains"):
             if getattr(found, name) != getattr(wanted, name):
                 raise ConfigError(
@@ -103,7 +105,7 @@ def read_info(path: Path) -> RunInfo:
         for name in ("domains", "pictures", "sources"):
             data[name] = tuple(data.get(name, ()))
         return RunInfo(**data)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged: {error}", "use another --name") from error
 
 
@@ -117,6 +119,15 @@ def _check_same_config(run: Path, config: TrainConfig) -> None:
     if changed:
         words = ", ".join(f"{k} was {before[k]}, now {now[k]}" for k in changed)
         raise ConfigError(f"{run}: a run with another config is there: {words}", "use another --name")
+
+
+def _check_steps(run: Path, config: TrainConfig) -> None:
+    checkpoints = list_checkpoints(run / "checkpoints")
+    if checkpoints and checkpoints[-1].step > config.steps:
+        raise ConfigError(
+            f"{run}: already at step {checkpoints[-1].step}, beyond steps = {config.steps}",
+            f"use --steps {checkpoints[-1].step} or more, or another --name",
+        )
 
 
 def append_metrics(run: Path, report: Step) -> None:

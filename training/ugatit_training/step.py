@@ -2,7 +2,7 @@
 
 The fakes are made once. The discriminators see them detached, the generators go on with their graph while the
 discriminators are frozen. Neither changes a bit of the result against making them twice: the generators have
-not moved in between.
+not moved in between. (Under bf16 their gradients are summed in another order than in one autocast block.)
 """
 
 from __future__ import annotations

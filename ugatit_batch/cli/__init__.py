@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -50,8 +51,8 @@ class _LazyGroup(click.Group):
     },
 )
 @click.version_option(__version__, prog_name="ugatit-batch")
-def cli() -> None:
-    r"""Translate pictures with U-GAT-IT models, and train such models.
+def cli() -> None:  # noqa: D301 - click needs the character, not the backslash
+    """Translate pictures with U-GAT-IT models, and train such models.
 
     \b
     ugatit-batch translate ./photos --model ink
@@ -73,7 +74,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except UgatitBatchError as error:
         if traced:
-            raise
+            traceback.print_exc()
         click.echo(f"ugatit-batch: {error.message}", err=True)
         if error.hint:
             click.echo(f"  → {error.hint}", err=True)

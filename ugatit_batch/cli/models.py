@@ -29,7 +29,7 @@ def list_command(*, as_json: bool, models_dir: Path | None) -> None:
 
     found = list(list_models(shared.models_folder(models_dir)))
     if as_json:
-        click.echo(json.dumps([_describe(model) for model in found], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([_describe(model) for model in found], indent=2))
         return
     from ugatit_batch.display import show_models
 
@@ -149,15 +149,15 @@ def remove(*, model: str, yes: bool, models_dir: Path | None) -> None:
     """Delete a model from the models folder."""
     from ugatit_batch.bundle import remove_bundle
     from ugatit_batch.errors import UsageError
-    from ugatit_batch.models import find_model, is_bundled
+    from ugatit_batch.models import find_folder, is_bundled
 
     place = shared.models_folder(models_dir)
-    bundle = find_model(model, place)
-    if is_bundled(bundle):
+    folder = find_folder(model, place)
+    if is_bundled(folder):
         raise UsageError(f"{model}: comes with ugatit-batch and stays", "only your own models can be removed")
-    if bundle.path.resolve().parent != place.resolve():
+    if folder.resolve().parent != place.resolve():
         raise UsageError(f"{model}: is not in {place}", "delete that folder yourself")
     if not yes:
-        click.confirm(f"Delete {bundle.path}?", abort=True, err=True)
-    remove_bundle(bundle)
+        click.confirm(f"Delete {folder}?", abort=True, err=True)
+    remove_bundle(folder)
     click.echo(f"model {model} is gone", err=True)

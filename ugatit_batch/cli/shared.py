@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
 
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
+
+
+class FlagNamedOption(click.Option):
+    """An option whose variable is named after its flag, where its parameter in Python is called otherwise."""
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The variable's value; None where it is empty or not set."""
+        flag = max(self.opts, key=len).lstrip("-").replace("-", "_").upper()
+        return os.environ.get(f"{ctx.auto_envvar_prefix}_{flag}") or None
 
 
 def models_dir_option(command: CommandT) -> CommandT:
@@ -36,7 +46,9 @@ def verbose_option(command: CommandT) -> CommandT:
 
 def json_option(command: CommandT) -> CommandT:
     """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Results for programs on stdout.")(command)
+    return click.option(
+        "--json", "as_json", cls=FlagNamedOption, is_flag=True, help="Results for programs on stdout."
+    )(command)
 
 
 def engine_options(command: CommandT) -> CommandT:

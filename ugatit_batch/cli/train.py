@@ -69,8 +69,8 @@ def command(
     models_dir: Path | None,
     verbose: int,  # noqa: ARG001 - read by `main` for tracebacks
     quiet: bool,
-) -> int:
-    r"""Train a model from two folders of pictures.
+) -> int:  # noqa: D301 - click needs the character, not the backslash
+    """Train a model from two folders of pictures.
 
     DATASET has the folders trainA and trainB. The same command goes on where an earlier one ended. The
     finished model is ready for `ugatit-batch translate --model NAME`.
@@ -121,16 +121,17 @@ def command(
     title = (
         f"{name}: {info.domains[0]} ({len(pictures.a)}) → {info.domains[1]} ({len(pictures.b)}) on {chosen}"
     )
-    stopped = False
+    report: Step | None = None
     with _stopping() as should_stop, TrainDisplay(title, config.steps, quiet=quiet) as display:
         for report in train(config, pictures, run, chosen, lambda: should_stop.number != 0):
             display.show(report)
             if as_json:
                 click.echo(_json_line(report))
-            stopped = report.step < config.steps
-    if should_stop.number and stopped:
+    if should_stop.number and report is not None and report.step < config.steps:
         click.echo(f"stopped, with a checkpoint in {run}; the same command goes on from there", err=True)
         return 0 if should_stop.number == signal.SIGTERM else 130
+    if report is None:
+        click.echo(f"{run}: already at step {config.steps}, its last", err=True)
     bundle = write_model(list_checkpoints(run / "checkpoints")[-1].path, name, folder)
     click.echo(f"model {bundle.name} is in {folder}", err=True)
     click.echo(f"  → ugatit-batch translate PICTURES --model {bundle.name}", err=True)
@@ -153,8 +154,8 @@ def _default_name(dataset: Path | None, source: Path, target: Path) -> str:
 
 def _domain_names(domains: str | None, source: Path, target: Path) -> tuple[str, str]:
     if domains is None:
-        names = [path.resolve().name for path in (source, target)]
-        return names[0].removeprefix("train"), names[1].removeprefix("train")
+        first, second = (path.resolve().name for path in (source, target))
+        return first.removeprefix("train") or first, second.removeprefix("train") or second
     first, comma, second = domains.partition(",")
     if not comma or not first.strip() or not second.strip() or "," in second:
         raise click.UsageError(

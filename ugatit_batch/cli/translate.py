@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ import click
 from ugatit_batch.cli import shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from ugatit_batch.jobs import Result
     from ugatit_batch.planning import Plan
@@ -58,6 +59,7 @@ class _BatchType(click.ParamType[int | None]):
 @click.option(
     "--name",
     "template",
+    cls=shared.FlagNamedOption,
     default="{parent}/{stem}{ext}",
     show_default=True,
     help="Output names, from {parent}, {stem}, {ext} and {model}.",
@@ -73,6 +75,7 @@ class _BatchType(click.ParamType[int | None]):
     "-f",
     "--format",
     "format_",
+    cls=shared.FlagNamedOption,
     type=click.Choice(["auto", "png", "jpg", "webp", "avif", "tiff"]),
     default="auto",
     show_default=True,
@@ -173,8 +176,8 @@ def command(
     models_dir: Path | None,
     verbose: int,
     quiet: bool,
-) -> int:
-    r"""Translate pictures, and folders of pictures.
+) -> int:  # noqa: D301 - click needs the character, not the backslash
+    """Translate pictures, and folders of pictures.
 
     Folders are looked through with everything in them, and their tree is mirrored. Run the same command
     again, and it goes on where it was: what is done is skipped, what failed is tried again.
@@ -206,9 +209,9 @@ def command(
         settings = Settings(sizing, encoding, cast(Any, kinds), translator.precision)
         title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {translator.describe()}"
         results = run(planned, translator, bundle.digest(direction), settings, cast(Any, if_exists))
+        write_line = _reporter(report)
         failed = 0
         with (
-            _reporting(report) as write_line,
             TranslateDisplay(title, len(planned.jobs), verbose=bool(verbose), quiet=quiet) as display,
             contextlib.closing(results),
         ):
@@ -216,7 +219,7 @@ def command(
                 display.show(result)
                 write_line(result)
                 if as_json:
-                    click.echo(json.dumps(result.to_json(), ensure_ascii=False))
+                    click.echo(json.dumps(result.to_json()))
                 failed += result.status == "failed"
                 if failed and on_error == "stop":
                     break
@@ -224,36 +227,33 @@ def command(
     return 1 if failed else 0
 
 
-@contextlib.contextmanager
-def _reporting(path: Path | None) -> Iterator[Callable[[Result], None]]:
+def _reporter(path: Path | None) -> Callable[[Result], None]:
     """A function that adds one result to `--report`."""
     from ugatit_batch.atomic import explain_os_error
 
     if path is None:
-        yield lambda _: None
-        return
-    try:
-        with path.open("w", encoding="utf-8", buffering=1) as handle:
+        return lambda _: None
 
-            def write_line(result: Result) -> None:
-                try:
-                    handle.write(json.dumps(result.to_json(), ensure_ascii=False) + "\n")
-                except OSError as error:
-                    raise explain_os_error(error, path) from error
+    def write(mode: str, text: str) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open(mode, encoding="ascii") as handle:
+                handle.write(text)
+        except OSError as error:
+            raise explain_os_error(error, path) from error
 
-            yield write_line
-    except OSError as error:
-        raise explain_os_error(error, path) from error
+    write("w", "")
+    return lambda result: write("a", json.dumps(result.to_json()) + "\n")
 
 
 def _say_plan(planned: Plan, as_json: bool) -> None:
     for job in planned.jobs:
         if as_json:
             line = {"input": str(job.source), "output": str(job.target), "status": "planned"}
-            click.echo(json.dumps(line, ensure_ascii=False))
+            click.echo(json.dumps(line))
         else:
-            there = "  (is there already)" if job.target.exists() else ""
-            click.echo(f"{job.source} → {job.target}{there}")
+            there = "  (is there already)" if os.path.exists(job.target) else ""  # noqa: PTH110
+            click.echo(f"{click.format_filename(job.source)} → {click.format_filename(job.target)}{there}")
     for _, error in planned.problems:
         click.echo(str(error), err=True)
     click.echo(

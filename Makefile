@@ -1,0 +1,59 @@
+# One environment serves every target: VENV=path overrides it.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+PACKAGES := ugatit_batch training engines plugins
+SOURCES := $(shell find $(PACKAGES) -type f -not -name '*.pyc') pyproject.toml README.md LICENSE NOTICE
+
+.PHONY: demo test slow check bench format clean
+
+demo: $(VENV)/.wheel-demo  ## real photographs through the model that comes with the project
+	$(BIN)/python scripts/demo_pictures.py demo-output/photos
+	$(BIN)/ugatit-batch translate demo-output/photos --model ink --output demo-output/ink \
+		--attention overlay --if-exists overwrite
+	$(BIN)/python scripts/contact_sheet.py demo-output/photos demo-output/ink demo-output/sheet.png
+
+test: $(VENV)/.wheel $(VENV)/.dev  ## the tests, against the built wheel
+	UGATIT_BATCH_TEST_WHEEL=1 $(BIN)/pytest
+
+slow: $(VENV)/.wheel $(VENV)/.dev  ## the long repetitions
+	UGATIT_BATCH_TEST_WHEEL=1 $(BIN)/pytest -m slow
+
+check: $(VENV)/.wheel $(VENV)/.dev  ## style, types, layers, file sizes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/check_file_sizes.py
+
+bench: $(VENV)/.wheel  ## throughput beside the bare network, and beside the published program's loop
+	$(BIN)/ugatit-batch bench
+	$(BIN)/python benchmarks/folder_run.py
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf dist build demo-output
+
+$(BIN)/pip:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+
+# The wheel is what is tested and shown, never the checkout.
+$(VENV)/.wheel: $(SOURCES) | $(BIN)/pip
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/pip install --quiet dist/ugatit_batch-*.whl
+	$(BIN)/pip install --quiet --no-deps --force-reinstall dist/ugatit_batch-*.whl
+	touch $@
+
+$(VENV)/.wheel-demo: $(VENV)/.wheel
+	$(BIN)/pip install --quiet "$$(echo dist/ugatit_batch-*.whl)[demo]"
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/pip
+	$(BIN)/pip install --quiet --group dev
+	touch $@

@@ -1,0 +1,284 @@
+"""Throughput of a folder run beside the bare network and beside its own stages, in one process.
+
+What is compared takes turns, A B A B, and ratios are taken within a round: whatever slows the machine down
+for a while slows both. Knows nothing of how figures are shown.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from ugatit_batch.atomic import replacing
+from ugatit_batch.frames import Batch
+from ugatit_batch.images.read import open_picture
+from ugatit_batch.images.write import write_picture
+from ugatit_batch.jobs import Settings, run
+from ugatit_batch.planning import Naming, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from ugatit_batch.frames import Pixels, Translator
+    from ugatit_batch.images.picture import Picture
+
+Stage = Literal["decode", "network", "encode"]
+Rates = dict[str, float]
+"""Pictures a second, by what was measured."""
+
+WORKERS = 2
+"""Read threads, and again write threads, that a run has."""
+_SHORTEST = 0.1  # seconds that decoding or encoding goes on for one figure
+_SAMPLES = 8  # pictures that are encoded in turn
+
+
+class Workload:
+    """A folder of pictures, and everything a run does with it, each to be measured alone.
+
+    Every method gives pictures a second. All pictures are decoded once and kept, for the bare network.
+
+    Args:
+        folder: of pictures only, at least one, all of one size for the network.
+        translator: the network.
+        bundle: hash of the model's direction, for the journal.
+        settings: as for `run`; the format of `encoding` is the results'.
+        scratch: another folder. Its disk is the one that is written to.
+
+    Raises:
+        PictureError: one cannot be read.
+        SizeError: the network does not take their size.
+        UgatitBatchError: a picture could not be translated.
+    """
+
+    def __init__(
+        self, folder: Path, translator: Translator, bundle: str, settings: Settings, scratch: Path
+    ) -> None:
+        self.pictures = sorted(folder.iterdir())
+        self.translator, self.settings = translator, settings
+        self._folder, self._bundle, self._scratch = folder, bundle, scratch
+        frames: list[Pixels] = []
+        samples: list[Picture] = []
+        for path in self.pictures:
+            picture = self._open(path)
+            frames.extend(picture.frames())
+            if len(samples) < _SAMPLES:
+                samples.append(picture)
+        size = translator.batch_size
+        self._batches = [Batch(np.stack(frames[at : at + size])) for at in range(0, len(frames), size)]
+        results = (pixels for one in translator.translate(iter(self._batches)) for pixels in one.pixels)
+        self._samples = list(zip(samples, list(islice(results, len(samples))), strict=True))
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """(width, height) of what the network sees, in pixels."""
+        return self._batches[0].pixels.shape[2], self._batches[0].pixels.shape[1]
+
+    def _open(self, path: Path) -> Picture:
+        return open_picture(path, self.settings.sizing, self.translator.size_rule)
+
+    def contestants(self) -> dict[str, Callable[[], float]]:
+        """All of it by name, for `alternate`."""
+        return {"run": self.run, "network": self.network, "decode": self.decode, "encode": self.encode}
+
+    def run(self) -> float:
+        """From the folder to the last file on disk, as `translate` does it.
+
+        Raises:
+            UgatitBatchError: what the first picture failed with.
+        """
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            started = time.perf_counter()
+            naming = Naming(Path(folder) / "out", "bench", self.settings.encoding)
+            planned = plan([self._folder], naming)
+            results = run(planned, self.translator, self._bundle, self.settings)
+            with contextlib.closing(results):
+                for result in results:
+                    if result.error is not None:
+                        raise result.error
+            return len(self.pictures) / (time.perf_counter() - started)
+
+    def network(self) -> float:
+        """The translator alone, on pictures that are in memory already."""
+        started = time.perf_counter()
+        exhaust_in_thread(self.translator.translate(iter(self._batches)))
+        return len(self.pictures) / (time.perf_counter() - started)
+
+    def decode(self) -> float:
+        """Reading files, in one thread."""
+
+        def read(index: int) -> None:
+            for _ in self._open(self.pictures[index % len(self.pictures)]).frames():
+                pass
+
+        return _rate(read)
+
+    def encode(self) -> float:
+        """Writing files, in one thread."""
+        with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
+            # A format that is given is its own suffix; otherwise results are written as what the inputs are.
+            kind = self.settings.encoding.format
+            suffix = self.pictures[0].suffix if kind == "auto" else f".{kind}"
+
+            def write(index: int) -> None:
+                picture, pixels = self._samples[index % len(self._samples)]
+                write_picture(picture, [pixels], Path(folder) / f"{index}{suffix}", self.settings.encoding)
+
+            return _rate(write)
+
+
+def exhaust_in_thread(steps: Iterable[object]) -> None:
+    """Go through all steps in a new thread, where a run has its network too.
+
+    The main thread would not do: OpenMP spins at its barriers where no other thread has used it, and that
+    alone has cost a factor of ten on a machine with something else to do.
+    """
+    given_up = threading.Event()
+
+    def exhaust() -> None:
+        for _ in steps:
+            if given_up.is_set():
+                break
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            pool.submit(exhaust).result()
+        except BaseException:
+            given_up.set()
+            raise
+
+
+def _rate(work: Callable[[int], None]) -> float:
+    """How often a second `work` can be done."""
+    started, count = time.perf_counter(), 0
+    while True:
+        work(count)
+        count += 1
+        seconds = time.perf_counter() - started
+        if seconds >= _SHORTEST:
+            return count / seconds
+
+
+def alternate(contestants: Mapping[str, Callable[[], float]], rounds: int) -> Iterator[Rates]:
+    """Let all take turns; yield what each gave, a round at a time, after a round that does not count."""
+    for number in range(rounds + 1):
+        rates = {name: contestant() for name, contestant in contestants.items()}
+        if number:
+            yield rates
+
+
+def median(rounds: Sequence[Rates], name: str) -> float:
+    """The middle one of a name's figures."""
+    return statistics.median(one[name] for one in rounds)
+
+
+def median_ratio(rounds: Sequence[Rates], name: str, other: str) -> float:
+    """`name` / `other`: the middle one of the rounds' own ratios."""
+    return statistics.median(one[name] / one[other] for one in rounds)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """What came of the rounds of one Workload; pictures a second where nothing else is said."""
+
+    run: float
+    """The whole folder run."""
+    network: float
+    """The bare network."""
+    decode: float
+    """Reading, one thread."""
+    encode: float
+    """Writing, one thread."""
+    ratio: float
+    """run / network."""
+    slowest: Stage
+    """The stage that can do the least, with all threads that a run has for it."""
+    ratio_to_slowest: float
+    """run / what that stage can do."""
+
+
+def summarize(rounds: Sequence[Rates]) -> Throughput:
+    """Medians and ratios of what `alternate` gave."""
+    threads = min(WORKERS, usable_cores())
+    shares: dict[Stage, int] = {"decode": threads, "network": 1, "encode": threads}
+    slowest = min(shares, key=lambda stage: median(rounds, stage) * shares[stage])
+    return Throughput(
+        run=median(rounds, "run"),
+        network=median(rounds, "network"),
+        decode=median(rounds, "decode"),
+        encode=median(rounds, "encode"),
+        ratio=median_ratio(rounds, "run", "network"),
+        slowest=slowest,
+        ratio_to_slowest=median_ratio(rounds, "run", slowest) / shares[slowest],
+    )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """On what something was measured."""
+
+    cpu: str
+    """As it names itself."""
+    cores: int
+    """That this process may use, hyper-threads counted."""
+    threads: int
+    """That PyTorch uses for one operation."""
+    gpu: str | None
+    """As it names itself; None where it was not used."""
+    system: str
+    python: str
+    torch: str
+
+
+def describe_machine(device: torch.device) -> Machine:
+    """This machine, and the GPU if `device` is one."""
+    return Machine(
+        cpu=_cpu_name(),
+        cores=usable_cores(),
+        threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        torch=str(torch.__version__),
+    )
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, hyper-threads counted."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not everywhere
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+
+
+def _cpu_name() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def keep_record(folder: Path, name: str, figures: Mapping[str, object], sentence: str) -> Path:
+    """Write `NAME.json` with the figures and `NAME.md` with one line for people; return the first.
+
+    Raises:
+        DiskFullError, OutputError: they could not be written.
+    """
+    path = folder / f"{name}.json"
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    with replacing(folder / f"{name}.md") as partial:
+        partial.write_text(sentence + "\n", "utf-8")
+    return path

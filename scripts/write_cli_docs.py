@@ -1,0 +1,61 @@
+"""Write docs/cli.md from what `--help` says, so that the two cannot differ."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ugatit_batch.cli import cli
+
+TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
+
+INTRODUCTION = """# Command line
+
+Options can also come from variables: `UGATIT_BATCH_TRANSLATE_FORMAT=png` is `translate --format png`; the
+models folder is `UGATIT_BATCH_MODELS_DIR` for every command. A flag wins over a variable. Results for programs
+go to stdout (`--json`), progress and messages to stderr.
+
+| exit code | |
+|---|---|
+| 0 | all done, or done already |
+| 1 | some inputs failed |
+| 2 | wrong usage |
+| 3 | nothing to do: no picture in the inputs |
+| 4 | something is lacking (a model, a GPU, memory), or the output folder is in use; the message says what to do |
+| 5 | the disk is full |
+| 130 | interrupted; the same command goes on |
+
+`translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error", "seconds",
+"frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. `models list --json` gives `[{"name",
+"directions", "size", "light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and `error`.
+`train --json` gives a line a report: `step`, `steps`, `losses`, `learning_rate`, `steps_per_second`, `sample`,
+`checkpoint`.
+
+The rest of this page is what `--help` prints.
+"""
+
+
+def render() -> str:
+    """The whole page."""
+    parts = [INTRODUCTION]
+    parts += [f"## `{name}`\n\n```\n{text}\n```\n" for name, text in _helps("ugatit-batch", cli, None)]
+    return "\n".join(parts)
+
+
+def _helps(name: str, command: click.Command, parent: click.Context | None) -> list[tuple[str, str]]:
+    settings = {"terminal_width": 100, "max_content_width": 100}
+    context = click.Context(command, info_name=name.split()[-1], parent=parent, **settings)  # type: ignore[arg-type]
+    found = [(name, command.get_help(context))]
+    if isinstance(command, click.Group):
+        for child in command.list_commands(context):
+            inner = command.get_command(context, child)
+            if inner is not None:
+                found += _helps(f"{name} {child}", inner, context)
+    return found
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(), "utf-8")
+    sys.stdout.write(f"{TARGET} is written\n")

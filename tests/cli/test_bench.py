@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from ugatit_batch.bundle import GeneratorConfig
+from ugatit_batch.cli import cli
+from ugatit_batch.errors import ModelNotFoundError, SizeError
+from ugatit_engines import measure
+from ugatit_engines.specimens import write_random_bundle
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from click.testing import Result
+
+KEYS = {
+    *("model", "direction", "device", "engine", "precision", "batch_size", "size", "network_size", "format"),
+    *("pictures", "rounds", "pictures_per_second", "ratio", "slowest", "ratio_to_slowest", "workers"),
+    *("machine", "version"),
+}
+TINY = ("--size", "32", "--pictures", "3", "--rounds", "2", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(measure, "_SHORTEST", 0.0)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    assert list(scratch.glob("ugatit-batch-*")) == []
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    write_random_bundle(tmp_path / "models" / "tiny", GeneratorConfig(4, residual_blocks=1))
+    return str(tmp_path / "models" / "tiny")
+
+
+def bench(*words: str) -> Result:
+    return CliRunner().invoke(cli, ["bench", *words], standalone_mode=False)
+
+
+def test_json_is_complete(model: str) -> None:
+    result = bench("-m", model, *TINY, "--format", "png", "-b", "2", "--json")
+    assert result.exception is None
+    line: dict[str, Any] = json.loads(result.stdout)
+    assert set(line) == KEYS
+    assert set(line["pictures_per_second"]) == {"run", "network", "decode", "encode"}
+    assert all(rate > 0 for rate in line["pictures_per_second"].values())
+    assert line["ratio"] > 0
+    assert line["ratio_to_slowest"] > 0
+    assert line["slowest"] in ("decode", "network", "encode")
+    assert (line["batch_size"], line["pictures"], line["rounds"]) == (2, 3, 2)
+    assert (line["network_size"], line["precision"], line["format"]) == ([32, 32], "fp32", "png")
+    assert set(line["machine"]) == {"cpu", "cores", "threads", "gpu", "system", "python", "torch"}
+    assert "round 2" in result.stderr
+
+
+def test_the_help_names_the_keys() -> None:
+    words = re.findall(r"\w+", bench("--help").stdout)
+    assert set(words) >= KEYS
+
+
+def test_a_table_for_people(model: str) -> None:
+    result = bench("-m", "tiny", "--models-dir", model.removesuffix("tiny"), *TINY)
+    assert result.exception is None
+    for word in ("folder run", "bare network", "ratio", "decode", "encode", "slowest", torch.__version__):
+        assert word in result.stdout
+
+
+def test_the_model_keeps_its_own_size(tmp_path: Path) -> None:
+    write_random_bundle(tmp_path / "full", GeneratorConfig(2, residual_blocks=1, light=False, image_size=16))
+    result = bench("-m", str(tmp_path / "full"), *TINY, "--json")
+    assert result.exception is None
+    line = json.loads(result.stdout)
+    assert (line["size"], line["network_size"]) == (32, [16, 16])
+
+
+def test_a_model_is_made_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ugatit_batch.bundle.GeneratorConfig", lambda: GeneratorConfig(2, residual_blocks=1))
+    result = bench(*TINY, "--rounds", "1", "--json")
+    assert result.exception is None
+    assert json.loads(result.stdout)["model"] == "random"
+
+
+def test_an_unknown_model(tmp_path: Path) -> None:
+    assert isinstance(bench("-m", "none", "--models-dir", str(tmp_path)).exception, ModelNotFoundError)
+
+
+def test_a_size_that_does_not_fit(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ugatit_engines.torch_engine.free_memory", lambda _: 2000)
+    assert isinstance(bench("-m", model, *TINY).exception, SizeError)
+
+
+def test_interrupted(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(measure.Workload, "decode", interrupt)
+    result = bench("-m", model, *TINY, "--json")
+    assert result.return_value == 130
+    assert result.stdout == ""
+    assert "interrupted" in result.stderr
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from ugatit_batch.cli import cli\n"
+        "cli(['bench', '--help'], standalone_mode=False)\n"
+        "assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    )
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "  ugatit-batch bench --model ink" in done.stdout

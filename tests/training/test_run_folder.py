@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ugatit_batch.bundle import Bundle, GeneratorConfig, WorkingSize, save_bundle
+from ugatit_batch.errors import BundleError, ConfigError
+from ugatit_training.config import parse_config
+from ugatit_training.loop import Step
+from ugatit_training.run_folder import (
+    RunInfo,
+    append_metrics,
+    cut_metrics,
+    model_belongs_to,
+    new_mark,
+    open_run,
+    read_info,
+    read_metrics,
+)
+
+from .tiny import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+INFO = RunInfo(
+    mark="0123", source="/data/trainA", target="/data/trainB", domains=("cat", "dog"), pictures=(5, 7)
+)
+
+
+def test_a_new_run_is_written_down(tmp_path: Path) -> None:
+    run = tmp_path / "runs/cat2dog"
+    config = tiny(crop_scale=(0.5, 1.0))
+    assert open_run(run, config, INFO) == INFO
+    assert read_info(run / "run.json") == INFO
+    assert parse_config((run / "config.toml").read_text("utf-8"), "config.toml") == config
+    assert sorted(path.name for path in run.iterdir()) == ["config.toml", "run.json"]
+
+
+def test_the_same_run_keeps_its_mark(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny(), INFO)
+    again = dataclasses.replace(INFO, mark="4567", sources=("mine",), licence="CC0-1.0")
+    assert open_run(tmp_path, tiny(), again) == dataclasses.replace(again, mark="0123")
+    assert read_info(tmp_path / "run.json").licence == "CC0-1.0"
+
+
+def test_marks_differ() -> None:
+    assert new_mark() != new_mark()
+
+
+def test_another_config_is_refused_with_all_differences(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny(), INFO)
+    before = (tmp_path / "config.toml").read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        open_run(tmp_path, tiny(steps=99, batch_size=3, crop_scale=(0.5, 1.0), learning_rate=1e-3), INFO)
+    assert caught.value.message == (
+        f"{tmp_path}: a run with another config is there: batch_size was 1, now 3, "
+        "crop_scale was None, now (0.5, 1.0), learning_rate was 0.0001, now 0.001"
+    )
+    assert "--name" in caught.value.hint
+    assert (tmp_path / "config.toml").read_bytes() == before
+
+
+def test_what_does_not_touch_the_weights_may_change(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny(), INFO)
+    changes: dict[str, Any] = {
+        "steps": 99,
+        "workers": 3,
+        "report_every": 7,
+        "sample_every": 8,
+        "checkpoint_every": 9,
+        "keep_checkpoints": 1,
+        "working_mode": "native",
+        "working_side": 512,
+    }
+    open_run(tmp_path, tiny(**changes), INFO)
+    stored = parse_config((tmp_path / "config.toml").read_text("utf-8"), "config.toml")
+    assert stored == tiny(**changes)
+    may_not = {field.name for field in dataclasses.fields(stored)} - changes.keys()
+    assert {"seed", "precision", "learning_rate", "channels", "flip"} <= may_not
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "/other"}, "with source /data/trainA, not /other"),
+        ({"target": "/other"}, "with target /data/trainB, not /other"),
+        ({"domains": ("cat", "fox")}, r"with domains \('cat', 'dog'\), not \('cat', 'fox'\)"),
+    ],
+)
+def test_other_pictures_are_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    open_run(tmp_path, tiny(), INFO)
+    with pytest.raises(ConfigError, match=words):
+        open_run(tmp_path, tiny(), dataclasses.replace(INFO, **change))
+    assert read_info(tmp_path / "run.json") == INFO
+
+
+def test_fewer_steps_than_were_taken_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny(steps=12), INFO)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/step-00000012.pt").write_bytes(b"")
+    with pytest.raises(ConfigError, match="already at step 12, beyond steps = 8") as caught:
+        open_run(tmp_path, tiny(steps=8), INFO)
+    assert "--steps 12" in caught.value.hint
+    assert "steps = 12\n" in (tmp_path / "config.toml").read_text("utf-8")
+    open_run(tmp_path, tiny(steps=12), INFO)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"mark": 1, "more": 2}', "7"])
+def test_a_damaged_run_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text, "utf-8")
+    with pytest.raises(ConfigError, match=r"run\.json: damaged") as caught:
+        open_run(tmp_path, tiny(), INFO)
+    assert "--name" in caught.value.hint
+
+
+# Metrics
+
+
+def report(step: int, loss: float) -> Step:
+    return Step(step, 100, {"cycle_a": loss}, 1e-4, 2.123456)
+
+
+def test_metrics_are_cut_at_the_step_that_is_resumed(tmp_path: Path) -> None:
+    for step in (10, 20, 30):
+        append_metrics(tmp_path, report(step, step / 7))
+    lines = read_metrics(tmp_path)
+    assert lines[1] == {
+        "step": 20,
+        "learning_rate": 1e-4,
+        "steps_per_second": 2.1235,
+        "cycle_a": 20 / 7,
+    }
+    cut_metrics(tmp_path, 20)
+    assert read_metrics(tmp_path) == lines[:2]
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+    cut_metrics(tmp_path, 0)
+    assert read_metrics(tmp_path) == []
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
+    append_metrics(tmp_path, report(10, 0.5))
+    with (tmp_path / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 20, "cy')
+    assert [line["step"] for line in read_metrics(tmp_path)] == [10]
+    cut_metrics(tmp_path, 10)
+    append_metrics(tmp_path, report(20, 0.4))
+    text = (tmp_path / "metrics.jsonl").read_text("utf-8")
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [10, 20]
+
+
+def test_there_need_be_no_metrics(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+    cut_metrics(tmp_path / "new", 0)
+    assert read_metrics(tmp_path / "new") == []
+
+
+# The model's folder
+
+
+def test_a_model_belongs_to_the_run_that_made_it(tmp_path: Path) -> None:
+    folder = tmp_path / "cat2dog"
+    assert model_belongs_to(folder, INFO)
+    bundle = Bundle("cat2dog", ("cat", "dog"), GeneratorConfig(), WorkingSize(), {}, {"run": "0123"})
+    save_bundle(bundle, {"a2b": {"x": np.zeros(1, np.float16)}}, folder)
+    assert model_belongs_to(folder, INFO)
+    assert not model_belongs_to(folder, dataclasses.replace(INFO, mark="4567"))
+    (folder / "bundle.json").write_text("{", "utf-8")
+    with pytest.raises(BundleError):
+        model_belongs_to(folder, INFO)
