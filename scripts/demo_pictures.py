@@ -16,7 +16,7 @@ def main(folder: Path) -> None:
     """Write them as JPEG files."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = {name: getattr(data, name)() for name in PHOTOGRAPHS}
-    pictures["motorcycle"] = data.stereo_motorcycle()[0]
+    pictures["motorcycle"] = data.stereo_motorcycle()[0]  # type: ignore[no-untyped-call]
     for name, pixels in pictures.items():
         Image.fromarray(pixels).save(folder / f"{name}.jpg", quality=95)
     print(f"{len(pictures)} photographs are in {folder}")

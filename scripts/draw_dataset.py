@@ -3,8 +3,8 @@
 The photographs are split into two halves of like colours. Crops of the first half go to ``trainA/`` as they
 are; crops of the second half are *drawn* by ordinary image processing and go to ``trainB/``, so no picture is
 seen from both sides. Both sides pass the same random colour jitter, so that the split teaches nothing. Every
-step of the drawing looks only at a pixel's neighbourhood, at the tile's final resolution: lines keep one width
-whatever the crop's scale, and a small convolutional network can learn it.
+step of the drawing looks only at a pixel's neighbourhood, at the tile's final resolution: lines keep one
+width whatever the crop's scale, and a small convolutional network can learn it.
 
     python scripts/draw_dataset.py photographs/ drawset/ --tiles 2000 --sheet sheet.png
 
@@ -63,9 +63,9 @@ class Style:
     flow_sigma: float = 2.0  # reach of the direction of the strokes
     stroke_sigma: float = 3.0  # a stroke's reach along its direction
 
-    # The plate: the finished drawing printed in three colours, from the darkest line to the bare paper. Colours
-    # are given up on purpose: instance normalisation hides a picture's overall colour from the encoder, and
-    # a network that has to guess it casts tints (tried: a coloured wash stayed purple for 900 steps).
+    # The plate: the finished drawing printed in three colours, from the darkest line to the bare paper.
+    # Colours are given up on purpose: instance normalisation hides a picture's overall colour from the
+    # encoder, and a network that has to guess it casts tints (docs/demo-model.md).
     plate_gamma: float = 0.5  # below 1 the washes are lighter
     plate_middle: float = 0.5  # lightness, after gamma, that gets the middle colour
     sepia: tuple[float, float, float] = (178 / 255, 158 / 255, 136 / 255)

@@ -13,9 +13,9 @@ TARGET = Path(__file__).parent.parent / "docs" / "cli.md"
 
 INTRODUCTION = """# Command line
 
-Options can also come from variables: `UGATIT_BATCH_TRANSLATE_FORMAT=png` is `translate --format png`; the
-models folder is `UGATIT_BATCH_MODELS_DIR` for every command. A flag wins over a variable. Results for programs
-go to stdout (`--json`), progress and messages to stderr.
+Options can also come from variables: `UGATIT_BATCH_TRANSLATE_FORMAT=png` is `translate --format png`;
+the models folder is `UGATIT_BATCH_MODELS_DIR` for every command. A flag wins over a variable. Results for
+programs go to stdout (`--json`), progress and messages to stderr.
 
 | exit code | |
 |---|---|
@@ -23,14 +23,15 @@ go to stdout (`--json`), progress and messages to stderr.
 | 1 | some inputs failed |
 | 2 | wrong usage |
 | 3 | nothing to do: no picture in the inputs |
-| 4 | something is lacking (a model, a GPU, memory), or the output folder is in use; the message says what to do |
+| 4 | something is lacking (a model, a GPU, memory), or the output folder is in use |
 | 5 | the disk is full |
 | 130 | interrupted; the same command goes on |
 
-`translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error", "seconds",
-"frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. `models list --json` gives `[{"name",
-"directions", "size", "light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and `error`.
-`train --json` gives a line a report: `step`, `steps`, `losses`, `learning_rate`, `steps_per_second`, `sample`,
+`translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error",
+"seconds", "frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. With `--dry-run`, `--json`
+gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name", "directions", "size",
+"light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and `error`. `train --json`
+gives a line a report: `step`, `steps`, `losses`, `learning_rate`, `steps_per_second`, `sample`,
 `checkpoint`.
 
 The rest of this page is what `--help` prints.
@@ -46,7 +47,7 @@ def render() -> str:
 
 def _helps(name: str, command: click.Command, parent: click.Context | None) -> list[tuple[str, str]]:
     settings = {"terminal_width": 100, "max_content_width": 100}
-    context = click.Context(command, info_name=name.split()[-1], parent=parent, **settings)  # type: ignore[arg-type]
+    context = click.Context(command, info_name=name.rsplit(maxsplit=1)[-1], parent=parent, **settings)  # type: ignore[arg-type]
     found = [(name, command.get_help(context))]
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

@@ -171,7 +171,8 @@ def test_after_a_kill_a_whole_output_counts_as_done(photos: Path, out: Path) -> 
     forget_the_end(out, "a.png")
     forget_the_end(out, "b.png")
     (out / "b.png").unlink()
-    (out / ".b.partial.png").write_bytes(b"half")
+    for name in (".b.partial.png", "sub/.gone.overlay.partial.png"):
+        (out / name).write_bytes(b"half")
     results = translate(photos, out)
     assert statuses(results) == {"a.png": "skipped", "b.png": "done", "c.png": "skipped"}
     assert not results["a.png"].foreign

@@ -229,8 +229,10 @@ def show_models(models: Sequence[FoundModel]) -> None:
         directions = escape(model.bundle.describe_directions())
         table.add_row(escape(model.bundle.name), directions, size, kind, escape(where))
     console = Console(highlight=False, soft_wrap=True)
-    # A line a model for programs that read it, however long its path.
-    console.print(table, width=None if console.is_terminal else _UNLIMITED)
+    if not console.is_terminal:
+        # A line a model for programs that read it, however long its path.
+        console.width = _UNLIMITED
+    console.print(table)
 
 
 def show_throughput(throughput: Throughput, machine: Machine, workers: int) -> None:

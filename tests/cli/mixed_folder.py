@@ -43,7 +43,10 @@ def oriented(orientation: int, kind: str) -> bytes:
     image, method = upright(), TURNED[orientation]
     exif = Image.Exif()
     exif[0x0112] = orientation
-    return _encoded(image if method is None else image.transpose(method), kind, exif=exif)
+    fine: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    return _encoded(
+        image if method is None else image.transpose(method), kind, exif=exif, **fine.get(kind, {})
+    )
 
 
 def _animation(kind: str, frames: int) -> bytes:

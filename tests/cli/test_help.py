@@ -66,6 +66,7 @@ def test_no_help_imports_anything_heavy() -> None:
 def test_help_tells_of_every_option(program: Program, path: tuple[str, ...]) -> None:
     outcome = program(*path, "--help")
     assert (outcome.code, outcome.err) == (0, "")
+    assert "\\b" not in outcome.out
     assert program(*path, "-h").out == outcome.out
     command: click.Command = cli
     for name in path:

@@ -179,10 +179,10 @@ def test_a_damaged_archive_is_named_and_leaves_nothing(program: Program, place: 
     chance = random.Random(11)
     damaged = [whole[:length] for length in (0, 10, len(whole) // 2, len(whole) - 1)]
     for _ in range(60):
-        content = bytearray(whole)
+        flipped = bytearray(whole)
         start = chance.choice((0, len(whole) - 400, chance.randrange(len(whole))))
-        content[min(start + chance.randrange(400), len(whole) - 1)] ^= 1 << chance.randrange(8)
-        damaged.append(bytes(content))
+        flipped[min(start + chance.randrange(400), len(whole) - 1)] ^= 1 << chance.randrange(8)
+        damaged.append(bytes(flipped))
     refused = 0
     for content in damaged:
         file.write_bytes(content)

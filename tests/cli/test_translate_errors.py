@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -268,4 +269,7 @@ def test_names_that_are_no_text_reach_programs_and_people(program: Program, tmp_
     assert line["input"] == str(tmp_path / "p" / name)
     assert Path(line["output"]).is_file()
     assert json.loads(report.read_text()) == line
+    # What Python itself does with the real one.
+    assert isinstance(sys.stderr, io.TextIOWrapper)
+    sys.stderr.reconfigure(errors="backslashreplace")
     assert program(*command, "-v").code == 0

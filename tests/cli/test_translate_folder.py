@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -69,22 +70,25 @@ def test_two_hundred_mixed_files(program: Callable[..., Outcome], tmp_path: Path
 
 def check_orientations(out: Path) -> None:
     """However a picture was turned, its result is that of the upright one."""
-    for suffix, lossless in (("png", True), ("tif", True), ("jpg", False), ("webp", False)):
-        expected = pixels_of(out / "orientation" / f"1.{suffix}")
+    for suffix in ("png", "tif", "webp", "jpg"):
+        expected = pixels_of(out / "orientation" / f"1.{suffix}").astype(int)
         for orientation in TURNED:
             found = pixels_of(out / "orientation" / f"{orientation}.{suffix}")
             assert found.shape == (SIZE[1], SIZE[0], 3)
-            if lossless:
-                assert (found == expected).all(), (suffix, orientation)
-            else:
-                assert abs(found.astype(int) - expected).mean() < 25, (suffix, orientation)
+            # JPEG and WebP lose a little on the way in and out, nowhere near what a wrong turn would do.
+            difference = abs(found - expected).mean()
+            turned = min(abs(found - wrong).mean() for wrong in (expected[::-1], expected[:, ::-1]))
+            assert difference == 0 if suffix in ("png", "tif") else 4 * difference < turned, (
+                suffix,
+                orientation,
+            )
 
 
 def check_details(out: Path) -> None:
     for name in ("alpha.png", "alpha.webp", "alpha.tif", "grey alpha.png"):
         with Image.open(out / "kinds" / name) as image:
-            low, high = image.getchannel("A").getextrema()
-            assert (low < 30, high > 200) == (True, True), name
+            levels = np.asarray(image.getchannel("A"))
+            assert (levels.min() < 30, levels.max() > 200) == (True, True), name
     with Image.open(out / "kinds" / "profile.png") as image:
         assert image.info.get("icc_profile")
     for suffix in ("gif", "webp", "png"):

@@ -51,17 +51,17 @@ def photos_and_drawings(tmp_path: Path) -> Domains:
 
 def test_the_losses_of_both_domains_fall(photos_and_drawings: Domains, tmp_path: Path) -> None:
     config = tiny(
-        steps=75,
+        steps=60,
         channels=8,
         discriminator_channels=8,
         learning_rate=1e-3,
-        report_every=25,
+        report_every=20,
         checkpoint_every=1000,
         sample_every=1000,
-        cam_weight=100.0,
+        cam_weight=20.0,
     )
     first, _, last = (report.losses for report in run_to(config, photos_and_drawings, tmp_path / "run"))
     for letter in ("a", "b"):
         before, after = (losses[f"cycle_{letter}"] + losses[f"identity_{letter}"] for losses in (first, last))
-        assert after < 0.85 * before, letter
-        assert last[f"cam_{letter}"] < 0.95 * first[f"cam_{letter}"], letter
+        assert after < 0.93 * before, letter
+        assert last[f"cam_{letter}"] < 0.9 * first[f"cam_{letter}"], letter

@@ -51,14 +51,14 @@ class _LazyGroup(click.Group):
     },
 )
 @click.version_option(__version__, prog_name="ugatit-batch")
-def cli() -> None:  # noqa: D301 - click needs the character, not the backslash
+def cli() -> None:
     """Translate pictures with U-GAT-IT models, and train such models.
 
     \b
     ugatit-batch translate ./photos --model ink
     ugatit-batch train --source ./cats --target ./dogs --name cat2dog
     ugatit-batch models list
-    """
+    """  # noqa: D301 - click needs the character, not the backslash
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ def command(
     models_dir: Path | None,
     verbose: int,  # noqa: ARG001 - read by `main` for tracebacks
     quiet: bool,
-) -> int:  # noqa: D301 - click needs the character, not the backslash
+) -> int:
     """Train a model from two folders of pictures.
 
     DATASET has the folders trainA and trainB. The same command goes on where an earlier one ended. The
@@ -78,7 +78,7 @@ def command(
     \b
     ugatit-batch train ./cat2dog --recipe light
     ugatit-batch train --source ./photos --target ./drawings --name drawing --recipe small
-    """
+    """  # noqa: D301 - click needs the character, not the backslash
     from ugatit_training.config import config_to_toml, load_config
 
     source, target = _folders(dataset, source, target)

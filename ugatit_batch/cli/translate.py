@@ -176,7 +176,7 @@ def command(
     models_dir: Path | None,
     verbose: int,
     quiet: bool,
-) -> int:  # noqa: D301 - click needs the character, not the backslash
+) -> int:
     """Translate pictures, and folders of pictures.
 
     Folders are looked through with everything in them, and their tree is mirrored. Run the same command
@@ -185,7 +185,7 @@ def command(
     \b
     ugatit-batch translate ./photos --model ink
     ugatit-batch translate cat.jpg --model ink -o drawing.png --attention overlay
-    """
+    """  # noqa: D301 - click needs the character, not the backslash
     from ugatit_batch.display import TranslateDisplay
     from ugatit_batch.images.write import Encoding
     from ugatit_batch.jobs import Settings, choose_sizing, run
