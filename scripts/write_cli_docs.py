@@ -28,9 +28,9 @@ programs go to stdout (`--json`), progress and messages to stderr.
 | 130 | interrupted; the same command goes on |
 
 `translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error",
-"seconds", "frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. With `--dry-run`, `--json`
-gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name", "directions", "size",
-"light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and `error`. `train --json`
+"seconds", "frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. With `--dry-run`,
+`--json` gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name",
+"directions", "size", "light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and `error`. `train --json`
 gives a line a report: `step`, `steps`, `losses`, `learning_rate`, `steps_per_second`, `sample`,
 `checkpoint`.
 

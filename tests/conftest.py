@@ -47,10 +47,13 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def program(
-    models_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """Run the program in this process, with the models of `models_dir`; no thread of it may stay."""
+    """Run the program in this process, with the models of `models_dir` alone; no thread of it may stay."""
+    from ugatit_batch import models
     from ugatit_batch.cli import main
+
+    monkeypatch.setattr(models, "bundled_models_dir", lambda: tmp_path / "no models in the package")
 
     monkeypatch.setenv("UGATIT_BATCH_MODELS_DIR", str(models_dir))
 

@@ -6,6 +6,7 @@ Heavy packages are imported inside command bodies, so that `--help` answers at o
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -79,6 +80,10 @@ def main() -> None:
         if error.hint:
             click.echo(f"  → {error.hint}", err=True)
         sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # Whoever read stdout has left, as `head` does; without this Python complains as it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("ugatit-batch: interrupted; the same command goes on from here", err=True)
         sys.exit(_INTERRUPTED)

@@ -48,7 +48,9 @@ _LEAST = 16  # pictures on a CPU, and batches on a GPU: start and end of a run w
     show_default=True,
     help="Of the outputs.",
 )
-@click.option("-b", "--batch-size", type=click.IntRange(1), help="Pictures at once.  [default: auto]")
+@click.option(
+    "-b", "--batch-size", type=shared.BatchType(), default="auto", show_default=True, help="Pictures at once."
+)
 @shared.engine_options
 @shared.json_option
 @shared.models_dir_option

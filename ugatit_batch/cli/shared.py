@@ -29,6 +29,20 @@ class FlagNamedOption(click.Option):
         return os.environ.get(f"{ctx.auto_envvar_prefix}_{flag}") or None
 
 
+class BatchType(click.ParamType[int | None]):
+    """`auto` or a number."""
+
+    name = "auto|NUMBER"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """None for `auto`."""
+        if value == "auto" or value is None:
+            return None
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"{value!r} is neither auto nor a number above 0", param, ctx)
+        return int(value)
+
+
 def models_dir_option(command: CommandT) -> CommandT:
     """`--models-dir`."""
     return click.option(

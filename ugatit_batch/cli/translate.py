@@ -32,19 +32,6 @@ class _SizeType(click.ParamType[str | int]):
         return int(value)
 
 
-class _BatchType(click.ParamType[int | None]):
-    """`auto` or a number."""
-
-    name = "auto|NUMBER"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        if value == "auto" or value is None:
-            return None
-        if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"{value!r} is neither auto nor a number above 0", param, ctx)
-        return int(value)
-
-
 @click.command()
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="INPUT...")
 @click.option("-m", "--model", required=True, help="A model's name, its folder, or a published checkpoint.")
@@ -124,7 +111,7 @@ class _BatchType(click.ParamType[int | None]):
 @click.option(
     "-b",
     "--batch-size",
-    type=_BatchType(),
+    type=shared.BatchType(),
     default="auto",
     show_default=True,
     help="Pictures at once; halved where memory runs out.",
