@@ -30,9 +30,9 @@ programs go to stdout (`--json`), progress and messages to stderr.
 `translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error",
 "seconds", "frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. With `--dry-run`,
 `--json` gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name",
-"directions", "size", "light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and `error`. `train --json`
-gives a line a report: `step`, `steps`, `losses`, `learning_rate`, `steps_per_second`, `sample`,
-`checkpoint`.
+"directions", "size", "light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and
+`error`. `train --json` gives a line a report: `step`, `steps`, `losses`, `learning_rate`,
+`steps_per_second`, `sample`, `checkpoint`.
 
 The rest of this page is what `--help` prints.
 """
@@ -46,8 +46,8 @@ def render() -> str:
 
 
 def _helps(name: str, command: click.Command, parent: click.Context | None) -> list[tuple[str, str]]:
-    settings = {"terminal_width": 100, "max_content_width": 100}
-    context = click.Context(command, info_name=name.rsplit(maxsplit=1)[-1], parent=parent, **settings)  # type: ignore[arg-type]
+    settings = {**command.context_settings, "terminal_width": 100, "max_content_width": 100}
+    context = click.Context(command, info_name=name.rsplit(maxsplit=1)[-1], parent=parent, **settings)
     found = [(name, command.get_help(context))]
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

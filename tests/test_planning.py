@@ -286,3 +286,18 @@ def test_names_that_are_no_text_are_planned(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.png")
     touch(tmp_path / "p" / name)
     assert [job.target.name for job in plan([tmp_path / "p"], naming()).jobs] == [name]
+
+
+@pytest.mark.parametrize("inputs", [["a.jpg", "b.jpg"], ["."]])
+def test_a_file_name_for_many_outputs_is_refused(tmp_path: Path, inputs: list[str]) -> None:
+    touch(tmp_path / "a.jpg", tmp_path / "b.jpg")
+    with pytest.raises(UsageError, match="is the name of one file"):
+        plan([tmp_path / name for name in inputs], Naming(tmp_path / "out" / "x.png", "ink", Encoding()))
+
+
+def test_a_file_name_that_does_not_fit_the_format_is_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "a.jpg")
+    with pytest.raises(UsageError, match="does not fit --format webp"):
+        plan([tmp_path / "a.jpg"], Naming(tmp_path / "b.png", "ink", Encoding("webp")))
+    fitting = plan([tmp_path / "a.jpg"], Naming(tmp_path / "b.JPEG", "ink", Encoding("jpg")))
+    assert fitting.jobs[0].target == tmp_path / "b.JPEG"

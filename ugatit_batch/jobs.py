@@ -22,7 +22,7 @@ from ugatit_batch.images.read import open_picture
 from ugatit_batch.images.sidecars import Kind, write_sidecars
 from ugatit_batch.images.write import Encoding, write_picture
 from ugatit_batch.journal import Journal, Key
-from ugatit_batch.pipeline import Pipeline
+from ugatit_batch.pipeline import Pipeline, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -149,7 +149,6 @@ class _Run:
         self._if_exists = if_exists
         self._readers, self._writers = readers, writers
         self._journals: dict[Path, Journal] = {}
-        self._at_once: list[Result] = []
         self._promised: set[Path] = {job.target for job in plan.jobs}
         with contextlib.ExitStack() as stack:
             for root in plan.roots():
@@ -167,24 +166,17 @@ class _Run:
         """See `run`."""
         for folder, error in self._plan.problems:
             yield Result(folder, folder, "failed", error)
-        pipeline = Pipeline(self._open, self._translator, self._write, self._readers, self._writers)
+        pipeline = Pipeline[_Begun, "Picture", _Written | Result](
+            self._open, self._translator, self._write, self._readers, self._writers
+        )
         with contextlib.closing(pipeline.run(self._begin_all(), should_stop)) as outcomes:
             for begun, outcome in outcomes:
-                yield from self._take_at_once()
-                yield self._finish(begun, outcome)
-        yield from self._take_at_once()
+                yield outcome if isinstance(outcome, Result) else self._finish(begun, outcome)
 
-    def _take_at_once(self) -> Iterator[Result]:
-        while self._at_once:
-            yield self._at_once.pop(0)
-
-    def _begin_all(self) -> Iterator[_Begun]:
+    def _begin_all(self) -> Iterator[_Begun | Settled[_Begun, _Written | Result]]:
         for job in self._plan.jobs:
             begun = self._begin(job)
-            if isinstance(begun, Result):
-                self._at_once.append(begun)
-            else:
-                yield begun
+            yield Settled(_Begun(job, job.target), begun) if isinstance(begun, Result) else begun
 
     def _begin(self, job: Job) -> _Begun | Result:
         """Decide whether a job has to be done at all, and where its output goes."""

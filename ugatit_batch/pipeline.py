@@ -45,6 +45,14 @@ ResultT = TypeVar("ResultT")
 EntryT = TypeVar("EntryT")
 
 
+@dataclass(frozen=True)
+class Settled(Generic[ItemT, ResultT]):
+    """An item that needs no work: it has its result already, and passes by the queues."""
+
+    item: ItemT
+    result: ResultT
+
+
 @dataclass
 class _Ticket(Generic[ItemT, OpenedT]):
     """One item on its way. Only the network thread touches it after the first frame was queued."""
@@ -116,12 +124,15 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
         self._exhausted = False
 
     def run(
-        self, items: Iterable[ItemT], should_stop: Callable[[], bool] = lambda: False
+        self,
+        items: Iterable[ItemT | Settled[ItemT, ResultT]],
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> Generator[tuple[ItemT, ResultT | UgatitBatchError], None, None]:
         """Yield each item with its result, or with the error that it alone failed with, as they are finished.
 
         Args:
-            items: iterated in a thread of the pipeline, only a little ahead of the work.
+            items: iterated in a thread of the pipeline, only a little ahead of the work; Settled ones are
+                yielded at once.
             should_stop: asked before each item; True lets what was begun finish, and begins no more.
 
         Raises:
@@ -184,10 +195,16 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
 
     # Reading: opens a few items ahead, and passes their frames on in order.
 
-    def _read(self, items: Iterable[ItemT], should_stop: Callable[[], bool]) -> None:
+    def _read(
+        self, items: Iterable[ItemT | Settled[ItemT, ResultT]], should_stop: Callable[[], bool]
+    ) -> None:
         for item in items:
             if should_stop():
                 break
+            if isinstance(item, Settled):
+                self._check()
+                self._results.put((item.item, item.result))
+                continue
             self._take_slot()
             self._put(self._opening, (item, self._read_pool.submit(self._open, item)))
         self._put(self._opening, None)

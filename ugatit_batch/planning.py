@@ -103,6 +103,13 @@ def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan
             or two files would have one output.
         NothingToDoError: there is no picture.
     """
+    if naming.output is not None and naming.output.suffix.lower() in OUTPUT_SUFFIXES:
+        one_file = len(inputs) == 1 and not inputs[0].is_dir()
+        if not one_file and not naming.output.is_dir():
+            raise UsageError(
+                f"--output {naming.output}: is the name of one file, and the inputs may be many",
+                "give a folder",
+            )
     made = Plan()
     for given in inputs:
         # Unlike `Path.exists`, it takes any name, too long ones too.
@@ -137,6 +144,11 @@ def _plan_file(source: Path, naming: Naming, alone: bool) -> Job:
             raise UsageError(
                 f"--output {output}: {output.suffix} is not a format that is written",
                 f"use one of {' '.join(sorted(OUTPUT_SUFFIXES))}, or a folder",
+            )
+        if output_suffix(output, naming.encoding) != output.suffix:
+            raise UsageError(
+                f"--output {output}: its name does not fit --format {naming.encoding.format}",
+                f"leave --format out, or use {output.with_suffix('.' + naming.encoding.format)}",
             )
         return Job(source, output, None)
     return Job(source, _inside(output, naming.relative(source, "")), output)

@@ -290,6 +290,7 @@ def test_a_model_from_elsewhere_is_not_replaced(
     elsewhere = invoke("train", place.data, *place.options(), "--out", tmp_path / "other")
     assert elsewhere.code == 2
     assert "there is a model of that name, from elsewhere" in elsewhere.err
+    assert not (tmp_path / "other").exists(), "a refused run must leave nothing behind"
     assert taken == []
     assert (place.models / "cat2dog/bundle.json").read_bytes() == manifest
 

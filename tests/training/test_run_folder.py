@@ -15,8 +15,8 @@ from ugatit_training.run_folder import (
     RunInfo,
     append_metrics,
     cut_metrics,
+    mark_of,
     model_belongs_to,
-    new_mark,
     open_run,
     read_info,
     read_metrics,
@@ -41,15 +41,18 @@ def test_a_new_run_is_written_down(tmp_path: Path) -> None:
     assert sorted(path.name for path in run.iterdir()) == ["config.toml", "run.json"]
 
 
-def test_the_same_run_keeps_its_mark(tmp_path: Path) -> None:
+def test_what_is_said_again_replaces_what_was_said(tmp_path: Path) -> None:
     open_run(tmp_path, tiny(), INFO)
-    again = dataclasses.replace(INFO, mark="4567", sources=("mine",), licence="CC0-1.0")
-    assert open_run(tmp_path, tiny(), again) == dataclasses.replace(again, mark="0123")
+    again = dataclasses.replace(INFO, sources=("mine",), licence="CC0-1.0")
+    assert open_run(tmp_path, tiny(), again) == again
     assert read_info(tmp_path / "run.json").licence == "CC0-1.0"
+    assert open_run(tmp_path, tiny(), INFO) == again, "saying nothing must not take it back"
 
 
-def test_marks_differ() -> None:
-    assert new_mark() != new_mark()
+def test_a_run_keeps_its_mark_and_others_have_another(tmp_path: Path) -> None:
+    assert mark_of(tmp_path) != mark_of(tmp_path)
+    open_run(tmp_path, tiny(), INFO)
+    assert mark_of(tmp_path) == INFO.mark
 
 
 def test_another_config_is_refused_with_all_differences(tmp_path: Path) -> None:

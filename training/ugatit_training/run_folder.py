@@ -60,7 +60,8 @@ def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
     Args:
         run: the folder.
         config: what is to be trained.
-        wanted: on what; its `mark` counts for a new run only, its `sources` and `licence` replace older ones.
+        wanted: on what, with the mark of `mark_of`; its `sources` and `licence`, where they say anything,
+            replace older ones.
 
     Returns:
         What the folder now says of the run.
@@ -81,7 +82,11 @@ def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
                     f"not {getattr(wanted, name)}",
                     "use another --name, or give the same folders",
                 )
-        wanted = replace(wanted, mark=found.mark)
+        wanted = replace(
+            wanted,
+            sources=wanted.sources or found.sources,
+            licence=wanted.licence or found.licence,
+        )
     with replacing(info) as partial:
         partial.write_text(json.dumps(asdict(wanted), indent=2, ensure_ascii=False) + "\n", "utf-8")
     with replacing(run / "config.toml") as partial:
@@ -89,9 +94,14 @@ def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
     return wanted
 
 
-def new_mark() -> str:
-    """A mark for a new run."""
-    return secrets.token_hex(8)
+def mark_of(run: Path) -> str:
+    """The mark of the run in a folder, or a new one where there is none.
+
+    Raises:
+        ConfigError: `run.json` is damaged.
+    """
+    info = run / "run.json"
+    return read_info(info).mark if info.is_file() else secrets.token_hex(8)
 
 
 def read_info(path: Path) -> RunInfo:

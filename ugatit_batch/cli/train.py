@@ -97,13 +97,14 @@ def command(
     from ugatit_training.data import find_domains
     from ugatit_training.finish import write_model
     from ugatit_training.loop import train
-    from ugatit_training.run_folder import RunInfo, model_belongs_to, new_mark, open_run
+    from ugatit_training.run_folder import RunInfo, mark_of, model_belongs_to, open_run
 
     folder = model_folder(name, shared.models_folder(models_dir))
     chosen = choose_device(device)
     pictures = find_domains(source, target)
+    run = out / name
     info = RunInfo(
-        mark=new_mark(),
+        mark=mark_of(run),
         source=str(source.resolve()),
         target=str(target.resolve()),
         domains=_domain_names(domains, source, target),
@@ -111,13 +112,12 @@ def command(
         sources=about,
         licence=licence,
     )
-    run = out / name
-    info = open_run(run, config, info)
     if not model_belongs_to(folder, info):
         raise UsageError(
             f"--name {name}: there is a model of that name, from elsewhere",
             f"use another --name, or `ugatit-batch models remove {name}`",
         )
+    info = open_run(run, config, info)
     title = (
         f"{name}: {info.domains[0]} ({len(pictures.a)}) → {info.domains[1]} ({len(pictures.b)}) on {chosen}"
     )
