@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from ugatit_batch.pipeline import Pipeline
+from ugatit_batch.pipeline import Pipeline, Settled
 
 from .fakes import InvertingTranslator
 
@@ -215,3 +215,19 @@ def test_a_consumer_that_leaves_early_ends_all_threads(after: int) -> None:
     count = len(worked)
     time.sleep(0.05)
     assert len(worked) == count
+
+
+def test_an_item_that_needs_no_work_does_not_wait_for_those_that_do() -> None:
+    arrived = threading.Event()
+
+    def items() -> Iterator[Item | Settled[Item, tuple[int, ...]]]:
+        yield Settled(Item(1), (7,))
+        # The consumer has to see the first before the second comes at all.
+        assert arrived.wait(10)
+        yield Item(2)
+
+    outcome: Results = {}
+    for item, result in Pipeline(same, InvertingTranslator(4), finish).run(items()):
+        outcome[item.number] = result
+        arrived.set()
+    assert outcome == {1: (7,), 2: (253,)}
