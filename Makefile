@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 
 PACKAGES := ugatit_batch training engines plugins
-SOURCES := $(shell find $(PACKAGES) -type f -not -name '*.pyc') pyproject.toml README.md LICENSE NOTICE
+# Folders too: their time changes when a file goes.
+SOURCES := $(shell find $(PACKAGES) -not -name '*.pyc' -not -name __pycache__) pyproject.toml README.md LICENSE NOTICE
 
 .PHONY: demo test slow check bench format clean
 
@@ -38,12 +39,13 @@ format: $(VENV)/.dev
 clean:
 	rm -rf dist build demo-output
 
-$(BIN)/pip:
+$(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade 'pip>=25.1'
+	touch $@
 
 # The wheel is what is tested and shown, never the checkout.
-$(VENV)/.wheel: $(SOURCES) | $(BIN)/pip
+$(VENV)/.wheel: $(SOURCES) | $(VENV)/.pip
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 	$(BIN)/pip install --quiet dist/ugatit_batch-*.whl
@@ -54,6 +56,6 @@ $(VENV)/.wheel-demo: $(VENV)/.wheel
 	$(BIN)/pip install --quiet "$$(echo dist/ugatit_batch-*.whl)[demo]"
 	touch $@
 
-$(VENV)/.dev: pyproject.toml | $(BIN)/pip
+$(VENV)/.dev: pyproject.toml | $(VENV)/.pip
 	$(BIN)/pip install --quiet --group dev
 	touch $@

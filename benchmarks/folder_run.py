@@ -199,7 +199,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
     parser.add_argument("--channels", type=int, default=64, help="width of the generator")
     parser.add_argument("--full", action="store_true", help="a full generator instead of a light one")
-    parser.add_argument("--format", choices=["jpg", "png", "webp"], default="png", help="of the folder run")
+    parser.add_argument("--format", choices=["jpg", "png", "webp"], default="jpg", help="of the folder run")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto")
     parser.add_argument("--batch-size", type=int, help="of the folder run")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import sys
 import threading
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ugatit_batch import jobs
 from ugatit_batch.bundle import Bundle, GeneratorConfig, WorkingSize
 from ugatit_batch.errors import OutputBusyError, SizeError
 from ugatit_batch.images.geometry import Sizing
-from ugatit_batch.images.write import Encoding
+from ugatit_batch.images.write import Encoding, write_picture
 from ugatit_batch.jobs import Result, Settings, choose_sizing, run
 from ugatit_batch.journal import NAME, Journal
 from ugatit_batch.planning import DEFAULT_NAME, Naming, plan
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ugatit_batch.frames import Pixels
+    from ugatit_batch.images.picture import Picture
     from ugatit_batch.images.sidecars import Kind
     from ugatit_batch.jobs import IfExists
 
@@ -160,7 +163,7 @@ def test_a_failed_input_is_tried_again(photos: Path, out: Path) -> None:
 def forget_the_end(folder: Path, name: str) -> None:
     """Make a journal say what it says after a kill: that the work on `name` was begun."""
     with sqlite3.connect(folder / NAME) as database:
-        output = os.fsencode(folder / name)
+        output = os.fsencode(name)
         changed = database.execute("UPDATE files SET state = 'started' WHERE output = ?", (output,))
         assert changed.rowcount == 1
     database.close()
@@ -171,12 +174,46 @@ def test_after_a_kill_a_whole_output_counts_as_done(photos: Path, out: Path) -> 
     forget_the_end(out, "a.png")
     forget_the_end(out, "b.png")
     (out / "b.png").unlink()
-    for name in (".b.partial.png", "sub/.gone.overlay.partial.png"):
+    for name in (".b.partial.png", "sub/.c.overlay.partial.png", ".stranger.partial.png"):
         (out / name).write_bytes(b"half")
     results = translate(photos, out)
     assert statuses(results) == {"a.png": "skipped", "b.png": "done", "c.png": "skipped"}
     assert not results["a.png"].foreign
-    assert sorted(tree(out)) == ["a.png", "b.png", "sub/c.png"]
+    assert sorted(tree(out)) == [".stranger.partial.png", "a.png", "b.png", "sub/c.png"]
+
+
+def test_what_was_begun_is_cleared_away_though_its_input_is_gone(photos: Path, out: Path) -> None:
+    translate(photos, out)
+    forget_the_end(out, "sub/c.png")
+    (out / "sub/c.png").rename(out / "sub/.c.partial.png")
+    (photos / "sub/c.png").unlink()
+    assert statuses(translate(photos, out)) == {"a.png": "skipped", "b.png": "skipped"}
+    assert sorted(tree(out)) == ["a.png", "b.png"]
+
+
+def test_an_output_folder_may_be_copied_and_moved(photos: Path, out: Path, tmp_path: Path) -> None:
+    translate(photos, out)
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    (copy / "a.png").unlink()
+    results = translate(photos, copy)
+    assert statuses(results) == {"a.png": "done", "b.png": "skipped", "c.png": "skipped"}
+    assert not any(result.foreign for result in results.values())
+    assert tree(copy) == tree(out)
+
+
+def test_a_picture_that_cannot_be_encoded_fails_alone(
+    photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(picture: Picture, *arguments: object) -> list[str]:
+        if picture.path.name == "b.png":
+            raise MemoryError("no room for the result")
+        return write_picture(picture, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(jobs, "write_picture", fail)
+    results = translate(photos, out)
+    assert statuses(results) == {"a.png": "done", "b.png": "failed", "c.png": "done"}
+    assert "no room for the result" in str(results["b.png"].error)
 
 
 def test_an_output_that_was_to_be_replaced_when_the_run_was_killed_does_not_count(

@@ -77,6 +77,7 @@ def remove_partials(folder: Path) -> int:
     for directory, _, names in os.walk(folder):
         for name in names:
             if is_partial(name):
-                (folder / directory / name).unlink(missing_ok=True)
-                count += 1
+                with contextlib.suppress(PermissionError):
+                    (folder / directory / name).unlink(missing_ok=True)
+                    count += 1
     return count

@@ -14,13 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from ugatit_batch.atomic import partial_path, remove_partials
+from ugatit_batch.atomic import partial_path
 from ugatit_batch.errors import DiskFullError, OutputError, PictureError, SizeError, UgatitBatchError
 from ugatit_batch.frames import SizeRule
 from ugatit_batch.images.geometry import Sizing
 from ugatit_batch.images.read import open_picture
-from ugatit_batch.images.sidecars import Kind, write_sidecars
-from ugatit_batch.images.write import Encoding, write_picture
+from ugatit_batch.images.sidecars import KINDS, Kind, sidecar_path, write_sidecars
+from ugatit_batch.images.write import ENCODE_ERRORS, Encoding, write_picture
 from ugatit_batch.journal import Journal, Key
 from ugatit_batch.pipeline import Pipeline, Settled
 
@@ -152,8 +152,10 @@ class _Run:
         self._promised: set[Path] = {job.target for job in plan.jobs}
         with contextlib.ExitStack() as stack:
             for root in plan.roots():
-                self._journals[root] = stack.enter_context(Journal(root))
-                remove_partials(root)
+                journal = self._journals[root] = stack.enter_context(Journal(root))
+                _remove_partials(
+                    [*journal.unfinished(), *(str(j.target) for j in plan.jobs if j.root == root)]
+                )
             self._stack = stack.pop_all()
 
     def __enter__(self) -> _Run:
@@ -181,8 +183,7 @@ class _Run:
     def _begin(self, job: Job) -> _Begun | Result:
         """Decide whether a job has to be done at all, and where its output goes."""
         if job.root is None:
-            with contextlib.suppress(OSError):
-                partial_path(job.target).unlink(missing_ok=True)
+            _remove_partials([str(job.target)])
             return self._begin_existing(job, None) if _exists(job.target) else _Begun(job, job.target)
         try:
             status = job.source.stat()
@@ -245,9 +246,12 @@ class _Run:
     def _write(
         self, begun: _Begun, picture: Picture, pixels: list[Pixels], attention: list[Attention]
     ) -> _Written:
-        # The result comes last: where it is, its sidecars are.
-        paths = write_sidecars(picture, pixels, attention, begun.target, self._settings.attention)
-        notes = write_picture(picture, pixels, begun.target, self._settings.encoding)
+        try:
+            # The result comes last: where it is, its sidecars are.
+            paths = write_sidecars(picture, pixels, attention, begun.target, self._settings.attention)
+            notes = write_picture(picture, pixels, begun.target, self._settings.encoding)
+        except ENCODE_ERRORS as error:
+            raise OutputError(f"{begun.target}: cannot be written: {error}", "use --format png") from error
         return _Written(picture.frame_count, tuple(paths), (*picture.notes, *notes))
 
     def _finish(self, begun: _Begun, outcome: _Written | UgatitBatchError) -> Result:
@@ -271,6 +275,16 @@ class _Run:
             outcome.attention,
             outcome.notes,
         )
+
+
+def _remove_partials(outputs: list[str]) -> None:
+    """Delete what a killed run left half written; nothing else in the folder is looked at."""
+    for output in outputs:
+        target = Path(output)
+        for path in (target, *(sidecar_path(target, kind) for kind in KINDS)):
+            # A name too long to exist, or a folder that is not ours to write: writing will say so.
+            with contextlib.suppress(OSError):
+                partial_path(path).unlink(missing_ok=True)
 
 
 def _exists(path: Path) -> bool:

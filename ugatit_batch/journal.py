@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS files (
     mtime   INTEGER NOT NULL,  -- nanoseconds
     bundle  TEXT    NOT NULL,  -- hash of the direction's shape and weights
     options TEXT    NOT NULL,  -- hash of everything else that decides the output
-    output  BLOB    NOT NULL,  -- absolute path
+    output  BLOB    NOT NULL,  -- path below the output folder, which may be moved
     state   TEXT    NOT NULL,
     error   BLOB    NOT NULL,
     PRIMARY KEY (input, bundle, options)
@@ -121,7 +121,7 @@ class Journal:
                 row = self._database.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        return None if row is None else Entry(row[0], os.fsdecode(row[1]), os.fsdecode(row[2]))
+        return None if row is None else Entry(row[0], self._whole(row[1]), os.fsdecode(row[2]))
 
     def record(self, key: Key, state: State, output: str, error: str = "") -> None:
         """Set what is known of a key.
@@ -131,14 +131,29 @@ class Journal:
         """
         values = (
             *(os.fsencode(key.input), key.size, key.mtime, key.bundle, key.options),
-            *(os.fsencode(output), state, os.fsencode(error)),
+            *(self._below(output), state, os.fsencode(error)),
         )
         try:
             with self._lock, self._database:
-                self._database.execute("DELETE FROM files WHERE output = ?", (os.fsencode(output),))
+                self._database.execute("DELETE FROM files WHERE output = ?", (self._below(output),))
                 self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
         except sqlite3.Error as failure:
             raise self._explained(failure) from failure
+
+    def unfinished(self) -> list[str]:
+        """Outputs that were begun and not finished."""
+        try:
+            with self._lock:
+                rows = self._database.execute("SELECT output FROM files WHERE state != 'done'").fetchall()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        return [self._whole(row[0]) for row in rows]
+
+    def _below(self, output: str) -> bytes:
+        return os.fsencode(os.path.relpath(output, self.path.parent))
+
+    def _whole(self, below: bytes) -> str:
+        return os.path.normpath(self.path.parent / os.fsdecode(below))
 
     def _explained(self, error: sqlite3.Error) -> OutputBusyError | DiskFullError | OutputError:
         # The lower byte is the kind, the upper one its variant; errors of Python's own module have none.

@@ -148,7 +148,9 @@ def import_archive(archive: Path, name: str, folder: Path) -> Bundle:
                 # Only plain names that a model has: an archive cannot write anywhere else.
                 for entry in opened.namelist():
                     if entry == MANIFEST or (Path(entry).name == entry and entry.endswith(".safetensors")):
-                        (place / entry).write_bytes(opened.read(entry))
+                        content = opened.read(entry)
+                        with replacing(place / entry) as partial:
+                            partial.write_bytes(content)
         except (
             OSError,
             EOFError,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import string
+import sys
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -249,4 +251,6 @@ def _check_clashes(jobs: Sequence[Job], attention: Sequence[Kind]) -> None:
 
 def _same(path: Path) -> str:
     """Equal for two names of one file on this system."""
-    return os.path.normcase(path)
+    if sys.platform in ("darwin", "win32"):
+        return unicodedata.normalize("NFC", str(path)).casefold()
+    return str(path)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ugatit_engines.devices import Precision
 
 _SHARE = 0.8  # of the free memory; the rest is for everything else
+_INDEXED = 2**31 - 1
 _GPU_BATCH = 32  # more makes no GPU faster
 
 
@@ -110,7 +111,11 @@ class TorchTranslator:
         self._ahead = 1 if device.type == "cuda" else 0
         # On a GPU the first out of memory lowers this; on a CPU nothing can be caught, so it is an estimate.
         self._most_pixels = self._pixels_that_fit()
+        # CUDA's reflection padding counts elements in 32 bits; the widest map has this many a pixel.
+        self._most_indexed = _INDEXED // (bundle.generator.channels + 1)
         if device.type == "cuda":
+            # TensorFloat-32 keeps ten bits of a product: not what fp32 was asked for.
+            torch.backends.cudnn.allow_tf32 = precision != "fp32"
             self._to_device, self._to_host = _stream(device), _stream(device)
 
     def describe(self) -> str:
@@ -146,7 +151,7 @@ class TorchTranslator:
         parts: list[tuple[Tensor, Tensor]] = []
         start = 0
         while start < count:
-            at_once = max(1, self._most_pixels // (height * width))
+            at_once = max(1, min(self._most_pixels, self._most_indexed) // (height * width))
             try:
                 parts.append(self._forward(torch.from_numpy(pixels[start : start + at_once])))
             except torch.OutOfMemoryError as error:
@@ -160,8 +165,7 @@ class TorchTranslator:
                 torch.cuda.empty_cache()
                 continue
             start += at_once
-        images, attentions = zip(*parts, strict=True)
-        return self._collect(torch.cat(images), torch.cat(attentions))
+        return self._collect(parts)
 
     def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 N×H×W×3 on the host to uint8 N×H×W×3 and float32 N×h×w on the device."""
@@ -178,7 +182,11 @@ class TorchTranslator:
         image = output.image.float().add_(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
         return image.permute(0, 2, 3, 1).contiguous(), output.attention
 
-    def _collect(self, images: Tensor, attention: Tensor) -> _InFlight:
+    def _collect(self, parts: list[tuple[Tensor, Tensor]]) -> _InFlight:
+        if len(parts) == 1:
+            images, attention = parts[0]
+        else:
+            images, attention = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         if self.device.type == "cpu":
             return _InFlight(images, attention, None)
         with torch.cuda.stream(self._to_host):

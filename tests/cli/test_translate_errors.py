@@ -273,3 +273,14 @@ def test_names_that_are_no_text_reach_programs_and_people(program: Program, tmp_
     assert isinstance(sys.stderr, io.TextIOWrapper)
     sys.stderr.reconfigure(errors="backslashreplace")
     assert program(*command, "-v").code == 0
+
+
+def test_a_run_that_is_refused_leaves_the_report_of_the_first(
+    program: Program, photos: Path, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.jsonl"
+    report.write_text("what the first run said\n")
+    with Journal(tmp_path / "out"):
+        refused = program("translate", photos, "-m", "ink", "-o", tmp_path / "out", "--report", report)
+    assert refused.code == 4
+    assert report.read_text() == "what the first run said\n"

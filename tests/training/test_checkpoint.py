@@ -138,7 +138,7 @@ def test_files_with_something_else_in_them(tmp_path: Path, content: object) -> N
     torch.save(content, path)
     with pytest.raises(DatasetError, match=r"step-00000001\.pt: damaged checkpoint") as caught:
         load_checkpoint(Checkpoint(path, 1), *build(steps=0))
-    assert "delete that file" in caught.value.hint
+    assert "move that file away" in caught.value.hint
 
 
 def test_no_code_is_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

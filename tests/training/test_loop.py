@@ -225,7 +225,7 @@ def test_a_damaged_newest_checkpoint_names_the_way_out(
     with pytest.raises(DatasetError) as caught:
         run_to(config, domains, tmp_path)
     assert caught.value.message.startswith(f"{bad}: damaged checkpoint")
-    assert "delete that file" in caught.value.hint
+    assert "move that file away" in caught.value.hint
     assert steps_saved(tmp_path) == [3, 6, 7]
     bad.unlink()
     assert run_to(config, domains, tmp_path)[0].step == 7

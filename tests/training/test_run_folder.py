@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from ugatit_batch.bundle import Bundle, GeneratorConfig, WorkingSize, save_bundle
-from ugatit_batch.errors import BundleError, ConfigError
+from ugatit_batch.errors import BundleError, ConfigError, OutputBusyError
 from ugatit_training.config import parse_config
 from ugatit_training.loop import Step
 from ugatit_training.run_folder import (
     RunInfo,
     append_metrics,
     cut_metrics,
+    held,
     mark_of,
     model_belongs_to,
     open_run,
@@ -47,6 +48,14 @@ def test_what_is_said_again_replaces_what_was_said(tmp_path: Path) -> None:
     assert open_run(tmp_path, tiny(), again) == again
     assert read_info(tmp_path / "run.json").licence == "CC0-1.0"
     assert open_run(tmp_path, tiny(), INFO) == again, "saying nothing must not take it back"
+
+
+def test_one_training_a_run_folder(tmp_path: Path) -> None:
+    first = held(tmp_path / "run")
+    with first, pytest.raises(OutputBusyError, match="another training"), held(tmp_path / "run"):
+        pytest.fail("two trainings write to one folder")
+    with held(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
 
 
 def test_a_run_keeps_its_mark_and_others_have_another(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ugatit_batch.atomic import remove_partials, replacing
-from ugatit_batch.errors import DatasetError
+from ugatit_batch.errors import DatasetError, MemoryLacksError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,13 +53,14 @@ def save_checkpoint(
         DiskFullError, OutputError: it could not be written; the older ones stay.
     """
     path = folder / f"step-{step:08d}.pt"
+    device = next(networks.parameters()).device
     state = {
         "step": step,
         "networks": networks.state_dict(),
         "generators": optimizers.generators.state_dict(),
         "discriminators": optimizers.discriminators.state_dict(),
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "random_device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
     with replacing(path) as partial:
         torch.save(state, partial)
@@ -72,22 +73,31 @@ def load_checkpoint(checkpoint: Checkpoint, networks: UGATIT, optimizers: Optimi
     """Bring networks, optimisers and random states back; return how many steps had been taken.
 
     Raises:
-        DatasetError: the file is damaged or belongs to other networks.
+        DatasetError: the file cannot be read, is damaged, or belongs to other networks.
+        MemoryLacksError: the device has no room for it.
     """
     device = next(networks.parameters()).device
     try:
-        state: dict[str, Any] = torch.load(checkpoint.path, map_location=device, weights_only=True)
+        # To the CPU first: a second copy of everything on a GPU may be one too many.
+        state: dict[str, Any] = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
         networks.load_state_dict(state["networks"])
         optimizers.generators.load_state_dict(state["generators"])
         optimizers.discriminators.load_state_dict(state["discriminators"])
-        torch.set_rng_state(state["random"].cpu())
-        if torch.cuda.is_available() and state["random_cuda"]:
-            torch.cuda.set_rng_state_all([s.cpu() for s in state["random_cuda"]])
+        torch.set_rng_state(state["random"])
+        # A run that moves between a CPU and a GPU has no state to go on with, and its steps draw nothing.
+        if device.type == "cuda" and state["random_device"] is not None:
+            torch.cuda.set_rng_state(state["random_device"], device)
         return int(state["step"])
+    except torch.OutOfMemoryError as error:
+        raise MemoryLacksError(f"{device}: no room for {checkpoint.path}", "free some GPU memory") from error
+    except OSError as error:
+        raise DatasetError(
+            f"{checkpoint.path}: cannot be read: {error.strerror or error}", "check the file and its disk"
+        ) from error
     except DAMAGED as error:
         raise DatasetError(
             f"{checkpoint.path}: damaged checkpoint: {error}",
-            "delete that file: the same command goes on from the one before",
+            "move that file away: the same command goes on from the one before",
         ) from error
 
 

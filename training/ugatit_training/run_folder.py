@@ -10,18 +10,22 @@ runs/NAME/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
+from filelock import FileLock, Timeout
+
 from ugatit_batch.atomic import explain_os_error, replacing
 from ugatit_batch.bundle import MANIFEST, load_bundle
-from ugatit_batch.errors import ConfigError
+from ugatit_batch.errors import ConfigError, OutputBusyError
 from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.config import TrainConfig, config_to_toml, parse_config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from ugatit_training.loop import Step
@@ -92,6 +96,30 @@ def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
     with replacing(run / "config.toml") as partial:
         partial.write_text(config_to_toml(config), "utf-8")
     return wanted
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Keep a run folder to oneself; made where it is missing.
+
+    Raises:
+        OutputBusyError: another training has it.
+        DiskFullError, OutputError: it cannot be written.
+    """
+    lock = FileLock(run / ".lock")
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise OutputBusyError(
+            f"{run}: another training writes to this folder", "wait until it ends, or use another --name"
+        ) from error
+    except OSError as error:
+        raise explain_os_error(error, run) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def mark_of(run: Path) -> str:

@@ -6,6 +6,7 @@ Heavy packages are imported inside command bodies, so that `--help` answers at o
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -68,6 +69,10 @@ def main() -> None:
     if not traced:
         sys.excepthook = _say_unexpected
     signal.signal(signal.SIGTERM, _interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Arrows and foreign file names must not end a run whose output goes to an old code page.
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = cli.main(standalone_mode=False)
     except click.ClickException as error:

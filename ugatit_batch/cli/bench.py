@@ -43,6 +43,7 @@ _LEAST = 16  # pictures on a CPU, and batches on a GPU: start and end of a run w
     "-f",
     "--format",
     "format_",
+    cls=shared.FlagNamedOption,
     type=click.Choice(["jpg", "png", "webp"]),
     default="jpg",
     show_default=True,

@@ -97,7 +97,7 @@ def command(
     from ugatit_training.data import find_domains
     from ugatit_training.finish import write_model
     from ugatit_training.loop import train
-    from ugatit_training.run_folder import RunInfo, mark_of, model_belongs_to, open_run
+    from ugatit_training.run_folder import RunInfo, held, mark_of, model_belongs_to, open_run
 
     folder = model_folder(name, shared.models_folder(models_dir))
     chosen = choose_device(device)
@@ -117,24 +117,24 @@ def command(
             f"--name {name}: there is a model of that name, from elsewhere",
             f"use another --name, or `ugatit-batch models remove {name}`",
         )
-    info = open_run(run, config, info)
-    title = (
-        f"{name}: {info.domains[0]} ({len(pictures.a)}) → {info.domains[1]} ({len(pictures.b)}) on {chosen}"
-    )
-    report: Step | None = None
-    with _stopping() as should_stop, TrainDisplay(title, config.steps, quiet=quiet) as display:
-        for report in train(config, pictures, run, chosen, lambda: should_stop.number != 0):
-            display.show(report)
-            if as_json:
-                click.echo(_json_line(report))
-    if should_stop.number and report is not None and report.step < config.steps:
-        click.echo(f"stopped, with a checkpoint in {run}; the same command goes on from there", err=True)
-        return 0 if should_stop.number == signal.SIGTERM else 130
-    if report is None:
-        click.echo(f"{run}: already at step {config.steps}, its last", err=True)
-    bundle = write_model(list_checkpoints(run / "checkpoints")[-1].path, name, folder)
-    click.echo(f"model {bundle.name} is in {folder}", err=True)
-    click.echo(f"  → ugatit-batch translate PICTURES --model {bundle.name}", err=True)
+    with held(run):
+        info = open_run(run, config, info)
+        a, b = info.domains
+        title = f"{name}: {a} ({len(pictures.a)}) → {b} ({len(pictures.b)}) on {chosen}"
+        report: Step | None = None
+        with _stopping() as should_stop, TrainDisplay(title, config.steps, quiet=quiet) as display:
+            for report in train(config, pictures, run, chosen, lambda: should_stop.number != 0):
+                display.show(report)
+                if as_json:
+                    click.echo(_json_line(report))
+        if should_stop.number and report is not None and report.step < config.steps:
+            click.echo(f"stopped, with a checkpoint in {run}; the same command goes on from there", err=True)
+            return 0 if should_stop.number == signal.SIGTERM else 130
+        if report is None:
+            click.echo(f"{run}: already at step {config.steps}, its last", err=True)
+        bundle = write_model(list_checkpoints(run / "checkpoints")[-1].path, name, folder)
+        click.echo(f"model {bundle.name} is in {folder}", err=True)
+        click.echo(f"  → ugatit-batch translate PICTURES --model {bundle.name}", err=True)
     return 0
 
 

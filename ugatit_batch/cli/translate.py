@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -229,8 +230,9 @@ def _reporter(path: Path | None) -> Callable[[Result], None]:
         except OSError as error:
             raise explain_os_error(error, path) from error
 
-    write("w", "")
-    return lambda result: write("a", json.dumps(result.to_json()) + "\n")
+    modes = itertools.chain("w", itertools.repeat("a"))
+    # Emptied with the first result: a run that is refused must not take an older report away.
+    return lambda result: write(next(modes), json.dumps(result.to_json()) + "\n")
 
 
 def _say_plan(planned: Plan, as_json: bool) -> None:
