@@ -178,6 +178,16 @@ def test_out_of_memory_halves_the_batch_and_goes_on(short: tuple[TorchTranslator
     assert forward.tried == [8, 4, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 3]
 
 
+def test_a_batch_stays_below_what_cuda_can_count(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_engine, "_INDEXED", 3 * 32 * 32 * (bundle.generator.channels + 1))
+    translator = TorchTranslator(bundle, "a2b", CPU, batch_size=8)
+    forward = ShortOfMemory(8 * 32 * 32)
+    monkeypatch.setattr(translator, "_forward", forward)
+    (translated,) = translate(translator, pictures(8))
+    assert np.array_equal(translated.pixels, 255 - pictures(8))
+    assert forward.tried == [3, 3, 2]
+
+
 def test_one_picture_that_does_not_fit_is_an_error_and_the_next_is_not(
     short: tuple[TorchTranslator, ShortOfMemory],
 ) -> None:
