@@ -23,6 +23,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from ugatit_batch.jobs import Result
@@ -113,8 +114,13 @@ class TranslateDisplay:
         failed = self._counts["failed"]
         self._progress.update(self._task, advance=1, failed=f"[red]{failed} failed[/red]" if failed else "")
 
-    def summarize(self, ignored: int) -> None:
-        """The table at the end."""
+    def summarize(self, ignored: int, places: Sequence[Path]) -> None:
+        """The table at the end.
+
+        Args:
+            ignored: files that are no pictures.
+            places: folders with the results.
+        """
         self._progress.stop()
         if self._quiet:
             return
@@ -144,6 +150,9 @@ class TranslateDisplay:
             if count > 1:
                 table.add_row("note", str(count), escape(note))
         self._console.print(table)
+        for place in places:
+            # Beside the table, which would cut a long path off.
+            self._console.print(f"results are in {escape(str(place))}")
 
 
 class TrainDisplay:

@@ -53,6 +53,10 @@ class Plan:
         """The output folders, each once."""
         return list(dict.fromkeys(job.root for job in self.jobs if job.root is not None))
 
+    def places(self) -> list[Path]:
+        """Where to look for the results: the output folders, and the folders of single files."""
+        return list(dict.fromkeys(job.root or job.target.parent for job in self.jobs))
+
 
 @dataclass(frozen=True)
 class Naming:

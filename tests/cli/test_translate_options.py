@@ -303,3 +303,10 @@ def test_every_option_is_tried_in_this_file() -> None:
     tried |= {"model", "models_dir", "on_error", "output", "output_size", "precision", "quality", "quiet"}
     tried |= {"recursive", "report", "reverse", "size", "verbose", "format_", "template", "inputs"}
     assert {parameter.name for parameter in command.params} - {"backend"} == tried
+
+
+def test_the_summary_says_where_the_results_are(program: Program, photo: Path, tmp_path: Path) -> None:
+    outcome = program("translate", photo.parent, "-m", "ink", "-o", tmp_path / "out")
+    assert f"are in {tmp_path / 'out'}" in outcome.err
+    outcome = program("translate", photo, "-m", "ink")
+    assert f"are in {photo.parent}" in outcome.err

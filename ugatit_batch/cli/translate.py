@@ -211,7 +211,7 @@ def command(
                 failed += result.status == "failed"
                 if failed and on_error == "stop":
                     break
-            display.summarize(planned.ignored)
+            display.summarize(planned.ignored, planned.places())
     return 1 if failed else 0
 
 
