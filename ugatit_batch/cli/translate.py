@@ -77,7 +77,7 @@ class _SizeType(click.ParamType[str | int]):
     type=_SizeType(),
     default="model",
     show_default=True,
-    help="What the network sees: the model's own size, the picture's, or so many pixels on the longer side.",
+    help="What the network sees: the model's own size, the picture's, or at most so many pixels a side.",
 )
 @click.option(
     "--fit",
