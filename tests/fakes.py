@@ -22,6 +22,18 @@ if TYPE_CHECKING:
 
 TINY = GeneratorConfig(channels=4, residual_blocks=1, light=True, image_size=32)
 
+TURNED = {
+    1: None,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""What was done to an upright picture that now has this EXIF orientation."""
+
 
 def never(_: Pixels) -> bool:
     return False

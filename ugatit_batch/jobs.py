@@ -21,11 +21,11 @@ from ugatit_batch.images.geometry import Sizing
 from ugatit_batch.images.read import open_picture
 from ugatit_batch.images.sidecars import KINDS, Kind, sidecar_path, write_sidecars
 from ugatit_batch.images.write import ENCODE_ERRORS, Encoding, write_picture
-from ugatit_batch.journal import Journal, Key
+from ugatit_batch.journal import Journal, Key, State
 from ugatit_batch.pipeline import Pipeline, Settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ugatit_batch.bundle import Bundle
     from ugatit_batch.frames import Attention, Pixels, Translator
@@ -153,9 +153,8 @@ class _Run:
         with contextlib.ExitStack() as stack:
             for root in plan.roots():
                 journal = self._journals[root] = stack.enter_context(Journal(root))
-                _remove_partials(
-                    [*journal.unfinished(), *(str(j.target) for j in plan.jobs if j.root == root)]
-                )
+                _remove_partials(Path(output) for output in journal.unfinished())
+            _remove_partials(job.target for job in plan.jobs)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> _Run:
@@ -183,7 +182,6 @@ class _Run:
     def _begin(self, job: Job) -> _Begun | Result:
         """Decide whether a job has to be done at all, and where its output goes."""
         if job.root is None:
-            _remove_partials([str(job.target)])
             return self._begin_existing(job, None) if _exists(job.target) else _Begun(job, job.target)
         try:
             status = job.source.stat()
@@ -206,10 +204,15 @@ class _Run:
         if isinstance(begun, _Begun):
             if _exists(begun.target):
                 # After a kill nobody can tell whether it is the old output or the new one.
-                journal.record(key, "failed", str(begun.target), "interrupted while it was replaced")
+                self._record(begun, "failed", "interrupted while it was replaced")
             else:
-                journal.record(key, "started", str(begun.target))
+                self._record(begun, "started")
         return begun
+
+    def _record(self, begun: _Begun, state: State, error: str = "") -> None:
+        """Tell the journal; a single file has none."""
+        if begun.job.root is not None and begun.key is not None:
+            self._journals[begun.job.root].record(begun.key, state, str(begun.target), error)
 
     def _options_for(self, target: Path, root: Path) -> str:
         """Hash of the settings and of the name that was asked for; the folder may be moved."""
@@ -256,15 +259,12 @@ class _Run:
 
     def _finish(self, begun: _Begun, outcome: _Written | UgatitBatchError) -> Result:
         seconds = time.perf_counter() - begun.started
-        journal = None if begun.job.root is None else self._journals[begun.job.root]
+        if isinstance(outcome, DiskFullError):
+            raise outcome
         if isinstance(outcome, UgatitBatchError):
-            if isinstance(outcome, DiskFullError):
-                raise outcome
-            if journal is not None and begun.key is not None:
-                journal.record(begun.key, "failed", str(begun.target), str(outcome))
+            self._record(begun, "failed", str(outcome))
             return Result(begun.job.source, begun.target, "failed", outcome, seconds)
-        if journal is not None and begun.key is not None:
-            journal.record(begun.key, "done", str(begun.target))
+        self._record(begun, "done")
         return Result(
             begun.job.source,
             begun.target,
@@ -277,10 +277,9 @@ class _Run:
         )
 
 
-def _remove_partials(outputs: list[str]) -> None:
+def _remove_partials(targets: Iterable[Path]) -> None:
     """Delete what a killed run left half written; nothing else in the folder is looked at."""
-    for output in outputs:
-        target = Path(output)
+    for target in targets:
         for path in (target, *(sidecar_path(target, kind) for kind in KINDS)):
             # A name too long to exist, or a folder that is not ours to write: writing will say so.
             with contextlib.suppress(OSError):

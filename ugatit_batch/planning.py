@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ugatit_batch.atomic import is_partial
 from ugatit_batch.errors import NothingToDoError, PictureError, UsageError
 from ugatit_batch.images.read import PICTURE_SUFFIXES
 from ugatit_batch.images.sidecars import Kind, sidecar_path
@@ -205,7 +204,7 @@ def _walk(folder: Path, outputs: frozenset[Path], recursive: bool, made: Plan) -
             return
         here = above | {(status.st_dev, status.st_ino)}
         for entry in found:
-            if entry.name.startswith(".") or is_partial(entry.name):
+            if entry.name.startswith("."):  # half-written files too
                 continue
             path = directory / entry.name
             try:

@@ -102,17 +102,17 @@ class TorchTranslator:
             ) from error
         self._bytes_per_pixel = bytes_per_pixel(bundle.generator, precision)
         self.batch_size = batch_size or (1 if device.type == "cpu" else _GPU_BATCH)
+        # On a GPU the first out of memory lowers this; on a CPU nothing can be caught, so it is an estimate.
+        self._most_pixels = max(1, int(free_memory(device) * _SHARE / self._bytes_per_pixel))
         # CUDA's reflection padding counts elements in 32 bits: so many pixels of the widest, padded map.
         self._most_indexed = _INDEXED // (bundle.generator.channels + 1)
         side = bundle.generator.image_size
         self.size_rule = SizeRule(
             fixed=None if bundle.generator.light else (side, side),
-            max_pixels=self._pixels_that_fit() if device.type == "cpu" else self._most_indexed,
+            max_pixels=self._most_pixels if device.type == "cpu" else self._most_indexed,
         )
         # Batches taken before the first is given back, so that copies overlap the work.
         self._ahead = 1 if device.type == "cuda" else 0
-        # On a GPU the first out of memory lowers this; on a CPU nothing can be caught, so it is an estimate.
-        self._most_pixels = self._pixels_that_fit()
         if device.type == "cuda":
             # TensorFloat-32 keeps ten bits of a product: not what fp32 was asked for.
             torch.backends.cudnn.allow_tf32 = precision != "fp32"
@@ -122,9 +122,6 @@ class TorchTranslator:
         """For people: device, precision, engine."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return f"{name}, {self.precision}, PyTorch {torch.__version__}"
-
-    def _pixels_that_fit(self) -> int:
-        return max(1, int(free_memory(self.device) * _SHARE / self._bytes_per_pixel))
 
     def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
         """See `Translator`. On a GPU the copies of one batch overlap the work on the next.

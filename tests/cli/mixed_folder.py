@@ -8,24 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..fakes import colours
+from ..fakes import TURNED, colours
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 SIZE = (24, 16)
-TURNED = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-"""What was done to an upright picture that now has this EXIF orientation."""
 
 
 def upright(seed: int = 0, size: tuple[int, int] = SIZE) -> Image.Image:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..fakes import pixels_of, tree
-from .mixed_folder import SIZE, TURNED, make_mixed_folder
+from ..fakes import TURNED, pixels_of, tree
+from .mixed_folder import SIZE, make_mixed_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

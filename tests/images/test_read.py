@@ -18,6 +18,9 @@ from ugatit_batch.images import read
 from ugatit_batch.images.geometry import Sizing
 from ugatit_batch.images.read import PICTURE_SUFFIXES, open_picture
 
+from ..fakes import TURNED
+from .support import pixels_of, save
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,16 +49,6 @@ LOSSY: list[tuple[str, dict[str, Any]]] = [
     ("avif", {}),
     ("gif", {}),
 ]
-
-
-def pixels_of(picture: Picture) -> Pixels:
-    (frame,) = picture.frames()
-    return frame
-
-
-def save(path: Path, pixels: Pixels, **options: Any) -> Path:
-    Image.fromarray(pixels).save(path, **options)
-    return path
 
 
 def animation(path: Path, **options: Any) -> list[Image.Image]:
@@ -250,21 +243,9 @@ def test_heic(tmp_path: Path, photo: Pixels, opened: Callable[..., Picture]) -> 
             opened(path)
 
 
-INVERSE = {
-    1: None,
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
 def turned(image: Image.Image, orientation: int) -> Image.Image:
     """The pixels as a camera stores them, for this orientation."""
-    method = INVERSE[orientation]
+    method = TURNED[orientation]
     return image if method is None else image.transpose(method)
 
 

@@ -12,6 +12,8 @@ from PIL import Image, ImageCms
 from ugatit_batch.errors import PictureError
 from ugatit_batch.images.colour import NOTE_16_BIT, NOTE_CMYK, NOTE_PROFILE
 
+from .support import pixels_of, save
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -21,16 +23,6 @@ if TYPE_CHECKING:
 
 # Pillow warns of damaged files; outside of tests `picture.py` keeps that from the terminal.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-
-
-def pixels_of(picture: Picture) -> Pixels:
-    (frame,) = picture.frames()
-    return frame
-
-
-def save(path: Path, pixels: Pixels, **options: Any) -> Path:
-    Image.fromarray(pixels).save(path, **options)
-    return path
 
 
 def test_grey_palette_and_one_bit(tmp_path: Path, noise: Pixels, opened: Callable[..., Picture]) -> None:

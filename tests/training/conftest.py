@@ -33,3 +33,8 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def domains(folders: tuple[Path, Path]) -> Domains:
     return find_domains(*folders)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return tmp_path / "selfie_params_latest.pt"

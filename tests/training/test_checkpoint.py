@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
+from ugatit_batch.atomic import remove_partials
 from ugatit_batch.errors import DatasetError, DiskFullError, OutputError
-from ugatit_training.checkpoint import Checkpoint, clean, list_checkpoints, load_checkpoint, save_checkpoint
+from ugatit_training.checkpoint import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
 from ugatit_training.model import UGATIT, Optimizers
 from ugatit_training.step import train_step
 
@@ -110,7 +111,7 @@ def test_only_whole_checkpoints_are_listed_and_partials_are_cleaned(tmp_path: Pa
     for name in (".step-00000008.partial.pt", "step-8.pt", "step-00000009.pt.bak", "step-00000003.pt"):
         (folder / name).write_bytes(b"")
     assert [c.step for c in list_checkpoints(folder)] == [3]
-    clean(tmp_path)
+    remove_partials(tmp_path)
     assert names(folder) == ["step-00000003.pt", "step-00000009.pt.bak", "step-8.pt"]
     assert list_checkpoints(tmp_path / "nowhere") == []
 

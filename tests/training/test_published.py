@@ -10,8 +10,8 @@ from torch import nn
 
 from ugatit_batch.bundle import DIRECTIONS, WorkingSize, load_bundle, save_bundle
 from ugatit_training.generator import Generator
-from ugatit_training.published import Era, Imported, import_checkpoint
 
+from .importing import read
 from .published_reference import (
     PublishedDiscriminator,
     PublishedGenerator,
@@ -28,15 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ugatit_batch.bundle import Direction
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return tmp_path / "selfie_params_latest.pt"
-
-
-def read(path: Path, era: Era = "current") -> Imported:
-    return import_checkpoint(path, name="selfie2anime", domains=("selfie", "anime"), era=era)
+    from ugatit_training.published import Era, Imported
 
 
 def build(imported: Imported, direction: Direction = "a2b", *, changes: Mapping[str, Any] = {}) -> Generator:

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from ugatit_batch.errors import BundleError, UsageError
-from ugatit_training.published import Era, Imported, import_checkpoint
+from ugatit_training.published import import_checkpoint
 
+from .importing import read
 from .published_reference import (
     PublishedGenerator,
     State,
@@ -25,15 +26,6 @@ from .published_reference import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    return tmp_path / "selfie_params_latest.pt"
-
-
-def read(path: Path, era: Era = "current") -> Imported:
-    return import_checkpoint(path, name="selfie2anime", domains=("selfie", "anime"), era=era)
 
 
 def test_an_era_that_the_keys_contradict_is_refused(checkpoint: Path) -> None:

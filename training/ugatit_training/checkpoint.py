@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ugatit_batch.atomic import remove_partials, replacing
+from ugatit_batch.atomic import replacing
 from ugatit_batch.errors import DatasetError, MemoryLacksError
 
 if TYPE_CHECKING:
@@ -99,8 +99,3 @@ def load_checkpoint(checkpoint: Checkpoint, networks: UGATIT, optimizers: Optimi
             f"{checkpoint.path}: damaged checkpoint: {error}",
             "move that file away: the same command goes on from the one before",
         ) from error
-
-
-def clean(folder: Path) -> None:
-    """Delete what a killed run left half written."""
-    remove_partials(folder)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ugatit_batch.atomic import remove_partials
 from ugatit_batch.errors import TrainingDivergedError
-from ugatit_training.checkpoint import clean, list_checkpoints, load_checkpoint, save_checkpoint
+from ugatit_training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from ugatit_training.data import batches, to_network
 from ugatit_training.model import UGATIT, Optimizers, learning_rate
 from ugatit_training.run_folder import append_metrics, cut_metrics
@@ -99,7 +100,7 @@ def train(
         networks = networks.to(memory_format=torch.channels_last)
     optimizers = Optimizers(networks, config)
 
-    clean(run)
+    remove_partials(run)
     checkpoints = list_checkpoints(run / "checkpoints")
     done = load_checkpoint(checkpoints[-1], networks, optimizers) if checkpoints else 0
     cut_metrics(run, done)

@@ -22,6 +22,16 @@ _INTERRUPTED = 130
 _LEAST = 16  # pictures on a CPU, and batches on a GPU: start and end of a run weigh little then
 
 
+@contextlib.contextmanager
+def _leaving_nothing() -> Iterator[None]:
+    """Ctrl-C ends it; there is nothing to go on with, as `main` would say of other commands."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        click.echo("ugatit-batch: interrupted; nothing is left behind", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from interrupt
+
+
 @click.command()
 @click.option(
     "-m", "--model", help="A model's name, its folder, or a published checkpoint.  [default: random weights]"
@@ -56,6 +66,7 @@ _LEAST = 16  # pictures on a CPU, and batches on a GPU: start and end of a run w
 @shared.json_option
 @shared.models_dir_option
 @shared.verbose_option
+@_leaving_nothing()
 def command(
     *,
     model: str | None,
@@ -84,27 +95,6 @@ def command(
     and encode), ratio (run / network), slowest (decode, network or encode), ratio_to_slowest, workers
     (threads that read, and that write), machine (cpu, cores, threads, gpu, system, python, torch), version.
     """  # noqa: D301 - Click wants the character itself
-    try:
-        return _bench(
-            model, size, pictures, rounds, format_, batch_size, device, precision, as_json, models_dir
-        )
-    except KeyboardInterrupt:
-        click.echo("ugatit-batch: interrupted; nothing is left behind", err=True)
-        return _INTERRUPTED
-
-
-def _bench(
-    model: str | None,
-    size: int,
-    pictures: int | None,
-    rounds: int,
-    format_: str,
-    batch_size: int | None,
-    device: str,
-    precision: str,
-    as_json: bool,
-    models_dir: Path | None,
-) -> int:
     from ugatit_batch import __version__
     from ugatit_batch.display import show_throughput
     from ugatit_batch.images.write import Encoding
