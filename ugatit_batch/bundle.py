@@ -59,6 +59,10 @@ class GeneratorConfig:
     """Whether AdaLIN blocks add their input; the PyTorch program's did not before 27 August 2019."""
     style_relu: bool = True
     """Whether ReLU follows the two FCs before γ and β; the PyTorch program had none before 7 August 2019."""
+    norm: Literal["adalin", "adain", "in", "ln", "gn"] = "adalin"
+    """Normalisation throughout the decoder; all but adalin are ablations of the paper (table 1)."""
+    attention: bool = True
+    """Whether it has a class activation map; without one, features pass on and there is no attention map."""
 
     def __post_init__(self) -> None:
         for name in ("channels", "residual_blocks", "image_size"):
@@ -69,6 +73,8 @@ class GeneratorConfig:
             raise ValueError(f"image_size must divide by 4 and be 16 or more, not {self.image_size}")
         if self.variance not in ("biased", "unbiased", "nested"):
             raise ValueError(f"variance must be biased, unbiased or nested, not {self.variance!r}")
+        if self.norm not in ("adalin", "adain", "in", "ln", "gn"):
+            raise ValueError(f"norm must be adalin, adain, in, ln or gn, not {self.norm!r}")
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,10 @@ class Bundle:
 
     def digest(self, direction: Direction) -> str:
         """SHA-256 over everything that decides the pixels of one direction: shape and weights."""
-        shape = json.dumps(dataclasses.asdict(self.generator), sort_keys=True)
+        values = dataclasses.asdict(self.generator)
+        # Fields that came later count where they say something: models from before keep their digests.
+        late = {name: getattr(GeneratorConfig(), name) for name in ("norm", "attention")}
+        shape = json.dumps({k: v for k, v in values.items() if v != late.get(k, ...)}, sort_keys=True)
         return hashlib.sha256(f"{shape}\n{self.directions[direction].sha256}".encode()).hexdigest()
 
     def weights(self, direction: Direction) -> dict[str, NDArray[np.floating[Any]]]:

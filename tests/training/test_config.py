@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ugatit_batch.errors import ConfigError
 from ugatit_training.config import (
+    ABLATIONS,
+    DIFF_AUGMENTATIONS,
     RECIPES,
     TrainConfig,
     config_to_toml,
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 # Recipes
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [*RECIPES, *ABLATIONS])
 def test_every_recipe_loads(name: str) -> None:
     config = load_config(name, {})
     assert config.generator().light == config.light
@@ -59,6 +62,39 @@ def test_light_differs_from_the_paper_in_light_alone() -> None:
     assert load_config("light", {}) == dataclasses.replace(load_config("paper", {}), light=True)
 
 
+TABLE_1: dict[str, dict[str, Any]] = {
+    "ablation-in": {"norm": "in"},
+    "ablation-ln": {"norm": "ln"},
+    "ablation-adain": {"norm": "adain"},
+    "ablation-gn": {"norm": "gn"},
+    "ablation-no-cam": {"cam": "none"},
+    "ablation-no-generator-cam": {"cam": "discriminator"},
+    "ablation-no-discriminator-cam": {"cam": "generator"},
+}
+
+
+def test_every_row_of_table_1_is_the_paper_with_one_thing_changed() -> None:
+    assert set(ABLATIONS) == TABLE_1.keys()
+    for name, changed in TABLE_1.items():
+        config = load_config(name, {})
+        assert config == dataclasses.replace(load_config("paper", {}), **changed), name
+        assert config.generator().norm == changed.get("norm", "adalin")
+        assert config.generator().attention == (changed.get("cam", "both") in ("both", "generator"))
+
+
+def test_every_recipe_file_is_offered_and_the_other_way_round() -> None:
+    files = resources.files("ugatit_training").joinpath("recipes").iterdir()
+    found = {file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")}
+    assert found == {*RECIPES, *ABLATIONS}
+
+
+def test_what_is_not_the_papers_is_off() -> None:
+    for name in (*RECIPES, *ABLATIONS):
+        config = load_config(name, {})
+        assert (config.ema, config.diff_augment, config.replay_pool) == (0.0, (), 0), name
+        assert config.accumulate == 1
+
+
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("steps = 7\nlight = true\n", "utf-8")
@@ -70,6 +106,7 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="neither a recipe nor a file") as caught:
             load_config(name, {})
         assert "paper, light, small" in caught.value.hint
+        assert all(ablation in caught.value.hint for ablation in ABLATIONS)
 
 
 # TOML
@@ -81,6 +118,10 @@ def test_no_such_recipe(tmp_path: Path) -> None:
         TrainConfig(),
         TrainConfig(crop_scale=(0.25, 1.0), light=True, working_mode="native", working_side=1024),
         TrainConfig(learning_rate=1.0 / 3, precision="bf16", seed=2**40, flip=0.0, workers=0),
+        TrainConfig(norm="gn", cam="discriminator", variance="unbiased", tf32=False, share_fakes=False),
+        TrainConfig(join_passes=False, channels_last=False, fused_adam=False, compile=True, cuda_graphs=True),
+        TrainConfig(diff_augment=("color", "cutout"), replay_pool=50, ema=0.999, accumulate=4),
+        TrainConfig(checkpoint_activations=True, evaluate_every=5000, diff_augment=("translation",)),
     ],
 )
 def test_toml_round_trip(config: TrainConfig) -> None:
@@ -130,6 +171,22 @@ def test_unknown_fields(text: str) -> None:
         'crop_scale = "ab"',
         "seed = 1979-05-27",
         "image_size = '64'",
+        'norm = "bn"',
+        "norm = true",
+        'cam = "neither"',
+        "cam = false",
+        'variance = "nested"',
+        "tf32 = 1",
+        'compile = "yes"',
+        "accumulate = 2.0",
+        "ema = true",
+        'ema = "0.9"',
+        'diff_augment = "color"',
+        "diff_augment = true",
+        "diff_augment = [1]",
+        'diff_augment = [["color"]]',
+        "replay_pool = 0.5",
+        "replay_pool = true",
     ],
 )
 def test_values_of_the_wrong_type_name_the_field(line: str) -> None:
@@ -174,6 +231,17 @@ def test_values_of_the_wrong_type_name_the_field(line: str) -> None:
         "crop_scale = [0.5, 1.5]",
         "crop_scale = [nan, 1.0]",
         "working_side = -4",
+        "accumulate = 0",
+        "accumulate = -1",
+        "ema = 1",
+        "ema = 1.0",
+        "ema = -0.5",
+        "ema = nan",
+        'diff_augment = ["colour"]',
+        'diff_augment = ["color", "blur"]',
+        'diff_augment = [""]',
+        "replay_pool = -1",
+        "evaluate_every = -1",
     ],
 )
 def test_values_out_of_range_name_the_field(line: str) -> None:
@@ -182,11 +250,31 @@ def test_values_out_of_range_name_the_field(line: str) -> None:
     assert caught.value.hint
 
 
+def test_a_pool_below_0_is_not_called_a_small_one() -> None:
+    with pytest.raises(ConfigError, match="replay_pool = -1: must not be below 0"):
+        parse_config("replay_pool = -1", "mine.toml")
+
+
 def test_values_that_do_not_go_together() -> None:
     with pytest.raises(ConfigError, match="working_mode"):
         parse_config('working_mode = "native"', "mine.toml")
     with pytest.raises(ConfigError, match="working side"):
         parse_config("working_side = 6", "mine.toml")
+    with pytest.raises(ConfigError, match=r"accumulate = 2: .*joined passes") as caught:
+        parse_config("accumulate = 2\njoin_passes = false", "mine.toml")
+    assert caught.value.hint == "join_passes = true"
+    with pytest.raises(ConfigError, match="replay_pool = 5 is smaller") as caught:
+        parse_config("replay_pool = 5\nbatch_size = 3\naccumulate = 2", "mine.toml")
+    assert caught.value.hint == "use 6 or more"
+
+
+def test_values_that_do_go_together() -> None:
+    assert parse_config("replay_pool = 6\nbatch_size = 3\naccumulate = 2", "mine.toml").replay_pool == 6
+    assert not parse_config("accumulate = 1\njoin_passes = false", "mine.toml").join_passes
+    assert parse_config(f"diff_augment = {list(DIFF_AUGMENTATIONS)}", "text").diff_augment == (
+        *("color", "translation", "cutout"),
+    )
+    assert parse_config("ema = 0", "text").ema == 0.0
 
 
 # Overrides
@@ -221,6 +309,12 @@ def test_image_size_alone_takes_load_size_along(
 
 def test_the_papers_ratio() -> None:
     assert [paper_load_size(size) for size in (256, 128, 64)] == [286, 143, 72]
+
+
+def test_overrides_of_lists_are_tuples_too() -> None:
+    config = parse_config("", "text", {"diff_augment": ("color",)})
+    assert config.diff_augment == ("color",)
+    assert hash(config) == hash(TrainConfig(diff_augment=("color",)))
 
 
 @pytest.mark.parametrize(

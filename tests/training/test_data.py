@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -9,27 +10,42 @@ import torch
 from PIL import Image
 
 from ugatit_batch.errors import DatasetError
-from ugatit_training.data import Domains, batches, find_domains, to_network
+from ugatit_training.data import Domains, draws, find_domains, to_network
+from ugatit_training.diff_augment import NUMBERS
+from ugatit_training.distributed import ALONE, World
+from ugatit_training.draw import AUGMENTED, Draw
+from ugatit_training.replay_pool import FILL, decide
 
-from .tiny import tiny, with_workers
+from .tiny import CPU, random_draw, tiny, with_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from ugatit_batch.frames import Pixels
     from ugatit_training.config import TrainConfig
 
 
-def stream(domains: Domains, config: TrainConfig, start: int = 0) -> list[tuple[Tensor, Tensor]]:
-    return list(batches(domains, config, start, pin=False))
+EXTRAS: dict[str, Any] = {"diff_augment": ("color", "cutout"), "replay_pool": 6}
 
 
-def same(one: list[tuple[Tensor, Tensor]], other: list[tuple[Tensor, Tensor]]) -> bool:
+def stream(domains: Domains, config: TrainConfig, start: int = 0, world: World = ALONE) -> list[Draw]:
+    return list(draws(domains, config, start, CPU, world))
+
+
+def same(one: list[Draw], other: list[Draw]) -> bool:
     return len(one) == len(other) and all(
-        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(one, other, strict=True)
+        left is right or (left is not None and right is not None and torch.equal(left, right))
+        for pair in zip(one, other, strict=True)
+        for left, right in zip(*(vars(draw).values() for draw in pair), strict=True)
     )
+
+
+def to_pixels(values: Tensor) -> Tensor:
+    """uint8, as the pictures were before `to_network`."""
+    return ((values + 1) * 127.5).round().to(torch.uint8)
 
 
 def one_picture(tmp_path: Path, image: Image.Image, name: str = "picture.png") -> Domains:
@@ -41,7 +57,7 @@ def one_picture(tmp_path: Path, image: Image.Image, name: str = "picture.png") -
 
 
 def draws_of_a(domains: Domains, config: TrainConfig) -> list[Pixels]:
-    return [a[0].permute(1, 2, 0).numpy() for a, _ in stream(domains, config)]
+    return [to_pixels(draw.a[0]).permute(1, 2, 0).numpy() for draw in stream(domains, config)]
 
 
 # The order of draws
@@ -51,7 +67,7 @@ def draws_of_a(domains: Domains, config: TrainConfig) -> list[Pixels]:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(domains: Domains, workers: int) -> None:
     alone = stream(domains, tiny(steps=9, batch_size=2))
-    assert [(a.shape, a.dtype) for a, _ in alone] == [((2, 3, 32, 32), torch.uint8)] * 9
+    assert [(draw.a.shape, draw.b.dtype) for draw in alone] == [((2, 3, 32, 32), torch.float32)] * 9
     assert same(alone, stream(domains, tiny(steps=9, batch_size=2, workers=workers)))
 
 
@@ -66,9 +82,12 @@ def test_reading_leaves_the_global_generators_alone(domains: Domains, workers: i
 
 @with_workers
 @pytest.mark.parametrize(("start", "workers"), [(1, 0), (5, 0), (12, 0), (5, 2)])
-def test_a_later_start_is_the_tail_of_the_whole_stream(domains: Domains, start: int, workers: int) -> None:
-    whole = stream(domains, tiny(batch_size=3))
-    assert same(stream(domains, tiny(batch_size=3, workers=workers), start), whole[start:])
+@pytest.mark.parametrize("extras", [{}, EXTRAS])
+def test_a_later_start_is_the_tail_of_the_whole_stream(
+    domains: Domains, start: int, workers: int, extras: dict[str, Any]
+) -> None:
+    whole = stream(domains, tiny(batch_size=3, **extras))
+    assert same(stream(domains, tiny(batch_size=3, workers=workers, **extras), start), whole[start:])
 
 
 def test_draws_do_not_depend_on_how_many_there_will_be(domains: Domains) -> None:
@@ -82,7 +101,7 @@ def test_the_seed_decides(domains: Domains) -> None:
 
 
 def test_no_two_draws_are_cut_alike(domains: Domains) -> None:
-    drawn = {a.numpy().tobytes() for a, _ in stream(domains, tiny(steps=40, load_size=500))}
+    drawn = {draw.a.numpy().tobytes() for draw in stream(domains, tiny(steps=40, load_size=500))}
     assert len(drawn) == 40
 
 
@@ -93,11 +112,101 @@ def test_every_picture_is_seen_once_an_epoch(tmp_path: Path) -> None:
             Image.new("RGB", (40, 40), (index * 10, 0, 0)).save(tmp_path / name / f"{index}.png")
     domains = find_domains(tmp_path / "a", tmp_path / "b")
     drawn = stream(domains, tiny(steps=30))
-    for side, count in ((0, 5), (1, 3)):
-        seen = [int(pair[side][0, 0, 0, 0]) // 10 for pair in drawn]
+    for side, count in (("a", 5), ("b", 3)):
+        seen = [int(to_pixels(getattr(draw, side))[0, 0, 0, 0]) // 10 for draw in drawn]
         epochs = [tuple(seen[i : i + count]) for i in range(0, 30, count)]
         assert all(sorted(epoch) == list(range(count)) for epoch in epochs)
         assert len(set(epochs)) > 1
+
+
+# What steps need beside pictures
+
+
+def test_random_numbers_come_only_where_they_are_asked_for(domains: Domains) -> None:
+    (plain, *_) = stream(domains, tiny(steps=1))
+    assert plain.augment is None
+    assert plain.replay is None
+    (full, *_) = stream(domains, tiny(steps=1, batch_size=2, accumulate=3, **EXTRAS))
+    assert full.augment is not None
+    assert full.replay is not None
+    assert full.augment.shape == (6, AUGMENTED, NUMBERS)
+    assert full.augment.dtype == torch.float32
+    assert (full.replay.shape, full.replay.dtype) == ((6, 2, 2), torch.int64)
+    assert torch.equal(full.replay, torch.from_numpy(decide(6, (0, 2, 1, 0), 0, 6)))
+
+
+def test_random_numbers_are_uniform_and_never_come_twice(domains: Domains) -> None:
+    noise = torch.cat([d.augment for d in stream(domains, tiny(steps=40, **EXTRAS)) if d.augment is not None])
+    assert 0 <= noise.min() < 0.01
+    assert 0.99 < noise.max() < 1
+    assert abs(noise.mean() - 0.5) < 5 / (12 * noise.numel()) ** 0.5
+    assert len(set(noise.flatten().tolist())) > 0.999 * noise.numel()
+    other = stream(domains, tiny(steps=1, seed=1, **EXTRAS))[0].augment
+    assert other is not None
+    assert not torch.equal(other[0], noise[0])
+
+
+def test_the_pool_goes_on_where_the_steps_before_left_it(domains: Domains) -> None:
+    config = tiny(steps=5, batch_size=2, replay_pool=8)
+    decided = [draw.replay for draw in stream(domains, config)]
+    filled = [d[:, 0, 0].tolist() for d in decided[:4] if d is not None]
+    assert filled == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert decided[4] is not None
+    assert (decided[4][:, :, 1] != FILL).all()
+
+
+@with_workers
+def test_pictures_do_not_depend_on_what_else_is_drawn(domains: Domains) -> None:
+    for one, other in zip(stream(domains, tiny()), stream(domains, tiny(**EXTRAS)), strict=True):
+        assert torch.equal(one.a, other.a)
+        assert torch.equal(one.b, other.b)
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("start", [0, 2])
+def test_all_processes_together_draw_what_one_would(domains: Domains, size: int, start: int) -> None:
+    config = tiny(steps=5, batch_size=2, accumulate=2, **EXTRAS)
+    whole = stream(domains, dataclasses.replace(config, batch_size=2 * size, replay_pool=4 * size), start)
+    parts = [stream(domains, config, start, World(rank, size)) for rank in range(size)]
+    assert len(whole) == 5 - start
+    for step, draw in enumerate(whole):
+        for name in ("a", "b", "augment"):
+            together = torch.cat([getattr(part[step], name) for part in parts])
+            assert torch.equal(together, getattr(draw, name)), name
+
+
+def test_every_process_has_a_pool_of_its_own(domains: Domains) -> None:
+    config = tiny(steps=30, replay_pool=3)
+    first, second = (
+        [draw.replay for draw in stream(domains, config, 0, World(rank, 2)) if draw.replay is not None]
+        for rank in range(2)
+    )
+    assert torch.equal(torch.cat(first[:3]), torch.cat(second[:3]))
+    assert not torch.equal(torch.cat(first[3:]), torch.cat(second[3:]))
+    # As many fakes a process as it has made itself.
+    assert torch.equal(torch.cat(first), torch.from_numpy(decide_each(3, 30)))
+
+
+def decide_each(size: int, steps: int) -> NDArray[np.int64]:
+    return np.concatenate([decide(size, (0, 2, 1, 0), step, 1) for step in range(steps)])
+
+
+# Splitting
+
+
+def test_a_draw_splits_into_equal_parts_one_behind_the_other() -> None:
+    draw = random_draw(tiny(batch_size=2, accumulate=3, **EXTRAS))
+    parts = draw.split(3)
+    assert len(parts) == 3
+    for name, value in vars(draw).items():
+        assert torch.equal(torch.cat([getattr(part, name) for part in parts]), value)
+        assert {len(getattr(part, name)) for part in parts} == {2}
+    (half, *_) = Draw(draw.a, draw.b).split(2)
+    assert half.augment is None
+    assert half.replay is None
 
 
 # Augmentation

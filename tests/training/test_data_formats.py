@@ -9,14 +9,14 @@ import torch
 from PIL import Image
 
 from ugatit_batch.errors import DatasetError
-from ugatit_training.data import batches, find_domains, open_rgb
+from ugatit_training.data import draws, find_domains, open_rgb
 
-from .tiny import tiny, with_workers
+from .tiny import CPU, tiny, with_workers
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
+    from ugatit_training.draw import Draw
 
 RED, GREEN, BLUE, GREY = (200, 0, 0), (0, 200, 0), (0, 0, 200), (90, 90, 90)
 
@@ -125,7 +125,7 @@ def test_an_unreadable_picture_is_named(folders: tuple[Path, Path], how: str, wo
     bad = folders[1] / "3.png"
     damage(bad, how)
     with pytest.raises(DatasetError) as caught:
-        list(batches(find_domains(*folders), tiny(workers=workers, batch_size=2), 0, pin=False))
+        list(draws(find_domains(*folders), tiny(workers=workers, batch_size=2), 0, CPU))
     error = caught.value
     assert error.message.startswith(f"{bad}: ")
     assert "\n" not in str(error)
@@ -137,17 +137,20 @@ def test_an_unreadable_picture_is_named(folders: tuple[Path, Path], how: str, wo
 @pytest.mark.parametrize("workers", [0, 2])
 def test_draws_before_an_unreadable_picture_are_not_lost(folders: tuple[Path, Path], workers: int) -> None:
     config = tiny(workers=workers)
-    whole = list(batches(find_domains(*folders), config, 0, pin=False))
+    whole = list(draws(find_domains(*folders), config, 0, CPU))
     damage(folders[0] / "4.png", "text")
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[Draw] = []
     with pytest.raises(DatasetError):
-        seen.extend(batches(find_domains(*folders), config, 0, pin=False))
+        seen.extend(draws(find_domains(*folders), config, 0, CPU))
     assert 0 < len(seen) < 5
-    assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(seen, whole, strict=False))
+    assert all(
+        torch.equal(one.a, other.a) and torch.equal(one.b, other.b)
+        for one, other in zip(seen, whole, strict=False)
+    )
 
 
 def test_a_picture_that_disappears_is_named(folders: tuple[Path, Path]) -> None:
     domains = find_domains(*folders)
     shutil.rmtree(folders[0])
     with pytest.raises(DatasetError, match=r"trainA.*there is no such file"):
-        list(batches(domains, tiny(), 0, pin=False))
+        list(draws(domains, tiny(), 0, CPU))

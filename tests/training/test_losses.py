@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 NO_MAP = torch.zeros(1, 1, 1)
 
 
-def output(patches: Tensor, logits: Tensor) -> DiscriminatorOutput:
+def output(patches: Tensor, logits: Tensor | None) -> DiscriminatorOutput:
     return DiscriminatorOutput(patches, logits, NO_MAP)
 
 
@@ -30,7 +30,8 @@ def random_output() -> DiscriminatorOutput:
     return output(torch.randn(2, 1, 5, 7), torch.randn(2, 2))
 
 
-def double(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def double(x: Tensor | None) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    assert x is not None
     return x.detach().numpy().astype(np.float64)
 
 
@@ -87,7 +88,8 @@ def test_each_mean_counts_alike_whatever_its_batch() -> None:
 
 
 def test_losses_of_half_precision_outputs_are_float32() -> None:
-    fake = output(torch.randn(1, 1, 4, 4).bfloat16(), torch.randn(1, 2).bfloat16())
+    logits = torch.randn(1, 2).bfloat16()
+    fake = output(torch.randn(1, 1, 4, 4).bfloat16(), logits)
     pictures = torch.randn(1, 3, 4, 4).bfloat16(), torch.randn(1, 3, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         losses = (
@@ -95,8 +97,27 @@ def test_losses_of_half_precision_outputs_are_float32() -> None:
             adversarial_loss(fake),
             cycle_loss(*pictures),
             identity_loss(*pictures),
-            generator_cam_loss(fake.logits, fake.logits),
+            generator_cam_loss(logits, logits),
         )
     assert {loss.dtype for loss in losses} == {torch.float32}
-    exact = np.mean((double(fake.patches.float()) - 1) ** 2) + np.mean((double(fake.logits.float()) - 1) ** 2)
+    exact = np.mean((double(fake.patches.float()) - 1) ** 2) + np.mean((double(logits.float()) - 1) ** 2)
     assert losses[1].item() == pytest.approx(exact, rel=1e-6)
+
+
+# Without a CAM (table 1)
+
+
+def test_without_logits_the_patches_alone_count() -> None:
+    real, fake = (output(torch.randn(2, 1, 5, 7), None) for _ in range(2))
+    expected = np.mean((double(real.patches) - 1) ** 2) + np.mean(double(fake.patches) ** 2)
+    assert discriminator_loss(real, fake).item() == pytest.approx(expected, rel=1e-6)
+    expected = np.mean((double(fake.patches) - 1) ** 2)
+    assert adversarial_loss(fake).item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_logits_there_is_no_generator_cam_loss() -> None:
+    logits = torch.randn(2, 2)
+    for source, target in ((None, None), (logits, None), (None, logits)):
+        loss = generator_cam_loss(source, target)
+        assert loss.shape == ()
+        assert loss == 0

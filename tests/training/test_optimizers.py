@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,9 +42,25 @@ def test_only_convolution_and_fc_kernels_are_decayed(networks: UGATIT) -> None:
     assert {name for name, decay in decays.items() if decay == 0} == free
     kernels = decays.keys() - free
     assert {decays[name] for name in kernels} == {0.125}
-    assert {name.rpartition(".")[2] for name in kernels} == {"weight", "original"}
+    assert {name.rpartition(".")[2] for name in kernels} == {"weight"}
     assert {"a2b.style.gamma.weight", "b2a.style.beta.weight", "a2b.cam.average.weight"} <= kernels
     assert {name.rpartition(".")[2] for name in free} == {"rho", "gamma", "beta", "bias"}
+
+
+@pytest.mark.parametrize("changes", [{"norm": "in"}, {"norm": "adain"}, {"cam": "none"}, {"replay_pool": 2}])
+def test_nor_is_anything_else_in_an_ablation(changes: dict[str, Any]) -> None:
+    config = tiny(**changes)
+    networks = UGATIT(config)
+    decayed = {
+        id(p)
+        for optimizer in vars(Optimizers(networks, config)).values()
+        if isinstance(optimizer, torch.optim.Adam)
+        for group in optimizer.param_groups
+        if group["weight_decay"]
+        for p in group["params"]
+    }
+    for name, parameter in networks.named_parameters():
+        assert (id(parameter) in decayed) == name.endswith(".weight"), name
 
 
 def test_without_gradient_the_decay_is_all_that_moves(networks: UGATIT) -> None:
@@ -59,12 +77,14 @@ def test_without_gradient_the_decay_is_all_that_moves(networks: UGATIT) -> None:
         torch.testing.assert_close(parameter.detach(), torch.full_like(parameter, expected)), name
 
 
-def test_adam_has_the_papers_numbers(networks: UGATIT) -> None:
-    optimizers = Optimizers(networks, tiny(learning_rate=3e-4))
+@pytest.mark.parametrize("fused", [True, False])
+def test_adam_has_the_papers_numbers(networks: UGATIT, fused: bool) -> None:
+    optimizers = Optimizers(networks, tiny(learning_rate=3e-4, fused_adam=fused))
     for optimizer in (optimizers.generators, optimizers.discriminators):
         assert type(optimizer) is torch.optim.Adam
         for group in optimizer.param_groups:
             assert (group["betas"], group["eps"], group["lr"]) == ((0.5, 0.999), 1e-8, 3e-4)
+            assert group["fused"] == fused
             assert not group["amsgrad"]
             assert not group["maximize"]
             assert not group["decoupled_weight_decay"]

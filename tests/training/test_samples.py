@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -8,10 +8,12 @@ import torch
 from PIL import Image
 
 from ugatit_batch.images.sidecars import colour_map
+from ugatit_training.data import to_network
 from ugatit_training.model import UGATIT
 from ugatit_training.samples import COLUMNS, ROWS, sample_pixels, write_samples
+from ugatit_training.state import new_state
 
-from .tiny import tiny
+from .tiny import CPU, tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +32,7 @@ def cell(sheet: Path, row: int, column: str) -> Pixels:
 
 def test_a_sheet_for_each_direction(domains: Domains, tmp_path: Path) -> None:
     config = tiny()
-    first = write_samples(UGATIT(config), domains, config, tmp_path, 25)
+    first = write_samples(UGATIT(config).generators(), domains, config, tmp_path, 25)
     assert first.name == "step-00000025-a2b.png"
     names = sorted(path.name for path in tmp_path.iterdir() if path.is_file())
     assert names == ["step-00000025-a2b.png", "step-00000025-b2a.png"]
@@ -43,7 +45,7 @@ def test_a_sheet_for_each_direction(domains: Domains, tmp_path: Path) -> None:
 def test_cells_are_what_the_generators_make(domains: Domains, tmp_path: Path) -> None:
     config = tiny()
     networks = UGATIT(config)
-    sheet = write_samples(networks, domains, config, tmp_path, 1)
+    sheet = write_samples(networks.generators(), domains, config, tmp_path, 1)
     reverse = tmp_path / "step-00000001-b2a.png"
     for path, there, back, pictures in (
         (sheet, networks.a2b, networks.b2a, domains.a),
@@ -65,10 +67,10 @@ def test_writing_changes_nothing(domains: Domains, tmp_path: Path) -> None:
     networks = UGATIT(config).train()
     before = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
     random = torch.get_rng_state()
-    write_samples(networks, domains, config, tmp_path, 1)
+    write_samples(networks.generators(), domains, config, tmp_path, 1)
     for name, tensor in networks.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-    assert any(name.endswith("_u") for name in before)
+    assert any(name.endswith("spectral.u") for name in before)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in networks.parameters())
     assert networks.training
@@ -89,10 +91,31 @@ def test_a_flat_attention_map(
     config = tiny()
     networks = UGATIT(config)
     for generator in networks.generators():
+        assert generator.cam is not None
         torch.nn.init.zeros_(generator.cam.join.weight)
         generator.cam.join.bias = torch.nn.Parameter(torch.full((16,), value))
-    sheet = write_samples(networks, domains, config, tmp_path, 1)
+    sheet = write_samples(networks.generators(), domains, config, tmp_path, 1)
     assert np.array_equal(cell(sheet, 0, "attention"), np.broadcast_to(colour_map()[0], (SIZE, SIZE, 3)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"cam": "none"}, {"norm": "ln", "light": False}, {"channels_last": False}]
+)
+def test_ablated_generators_have_sheets_too(
+    domains: Domains, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = tiny(**changes)
+    networks = new_state(config, CPU).networks
+    sheet = write_samples(networks.generators(), domains, config, tmp_path, 1)
+    x = to_network(sample_pixels(domains.a, SIZE)[:1], CPU)
+    with torch.no_grad():
+        wanted = ((networks.a2b(x).image[0] + 1) * 127.5).round().permute(1, 2, 0).numpy()
+    titles = [title for title in COLUMNS if title != "attention" or config.cam == "both"]
+    with Image.open(sheet) as image:
+        assert image.width == len(titles) * PITCH - 4
+        left = titles.index("result") * PITCH
+        found = np.asarray(image.crop((left, HEADER, left + SIZE, HEADER + SIZE)))
+    assert np.abs(found.astype(float) - wanted).max() <= 1
 
 
 def test_up_to_four_pictures_spread_over_the_folder(domains: Domains, tmp_path: Path) -> None:

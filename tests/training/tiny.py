@@ -9,9 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from ugatit_training.acceleration import make_step
 from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.config import TrainConfig
+from ugatit_training.diff_augment import NUMBERS
+from ugatit_training.draw import AUGMENTED, Draw
 from ugatit_training.loop import train
+from ugatit_training.replay_pool import decide
+from ugatit_training.state import new_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
 
     from ugatit_training.data import Domains
     from ugatit_training.loop import Step
+    from ugatit_training.state import TrainingState
 
 
 # Worker processes: what they warn of concerns machines and Python versions, not this program.
@@ -54,6 +60,25 @@ def batch(count: int = 1, size: int = 32) -> tuple[Tensor, Tensor]:
     """Pictures of A and of B that can be told apart."""
     a, b = torch.rand(2, count, 3, size, size)
     return a * 1.5 - 1, b * 1.5 - 0.5
+
+
+def random_draw(config: TrainConfig, number: int = 0) -> Draw:
+    """What step `number` (from 0) of a run is given; the pictures come from torch's global generator."""
+    count = config.batch_size * config.accumulate
+    augment = torch.rand(count, AUGMENTED, NUMBERS) if config.diff_augment else None
+    replay = None
+    if config.replay_pool:
+        replay = torch.from_numpy(decide(config.replay_pool, (config.seed,), number * count, count))
+    return Draw(*batch(count, config.image_size), augment, replay)
+
+
+def trained(config: TrainConfig, steps: int = 1) -> TrainingState:
+    """The state after some steps on random pictures."""
+    state = new_state(config, CPU)
+    step = make_step(state, config)
+    for number in range(steps):
+        step(random_draw(config, number))
+    return state
 
 
 def domain_folders(place: Path) -> tuple[Path, Path]:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from ugatit_training.spectral_norm import SpectralLinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,22 +20,31 @@ class ClassActivationMap(nn.Module):
     multiply the feature maps, and a 1×1 convolution joins the two weighted sets.
     """
 
-    def __init__(self, channels: int, activation: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, channels: int, activation: Callable[[Tensor], Tensor], *, spectral: bool = False
+    ) -> None:
         super().__init__()
-        self.average = nn.Linear(channels, 1, bias=False)
-        self.maximum = nn.Linear(channels, 1, bias=False)
+        self.average, self.maximum = (
+            SpectralLinear(channels) if spectral else nn.Linear(channels, 1, bias=False) for _ in range(2)
+        )
         self.join = nn.Conv2d(2 * channels, channels, 1)
         self.activation = activation
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: x N×C×H×W. Returns the attention feature maps (N×C×H×W) and the two logits (N×2)."""
-        # Read once: under spectral norm every read of `weight` is a power iteration.
-        average, maximum = self.average.weight, self.maximum.weight
-        logits = torch.cat(
-            [F.linear(x.mean((2, 3)), average), F.linear(x.amax((2, 3)), maximum)],
+    def forward(self, x: Tensor, passes: int = 1) -> tuple[Tensor, Tensor]:
+        """Args: x N×C×H×W. Returns the attention feature maps (N×C×H×W) and the two logits (float32, N×2)."""
+        average, maximum = (
+            fc.rows(len(x), passes) if isinstance(fc, SpectralLinear) else fc.weight
+            for fc in (self.average, self.maximum)
+        )
+        # Products in float32: equation 7 weighs these two numbers a thousandfold.
+        logits = torch.stack(
+            [
+                (x.mean((2, 3), dtype=torch.float32) * average).sum(1),
+                (x.amax((2, 3)).float() * maximum).sum(1),
+            ],
             dim=1,
         )
-        weighted = torch.cat([x * average[:, :, None, None], x * maximum[:, :, None, None]], dim=1)
+        weighted = torch.cat([x * w.to(x.dtype)[:, :, None, None] for w in (average, maximum)], dim=1)
         return self.activation(self.join(weighted)), logits
 
 

@@ -1,6 +1,6 @@
 """What a training run is made of: one frozen dataclass, recipes and TOML.
 
-Knows nothing of torch, so that `train --dry-run` answers at once.
+Knows nothing of torch, so that a wrong option is told at once.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RECIPES = ("paper", "light", "small", "ink")
+ABLATIONS = tuple(
+    f"ablation-{row}"
+    for row in ("in", "ln", "adain", "gn", "no-cam", "no-generator-cam", "no-discriminator-cam")
+)
+"""Recipes for the rows of table 1."""
+DIFF_AUGMENTATIONS = ("color", "translation", "cutout")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,12 @@ class TrainConfig:
     """γ and β from pooled features: a hundredth of the parameters at 256², and any picture size."""
     discriminator_channels: int = 64
     """Width of the discriminators."""
+    norm: Literal["adalin", "adain", "in", "ln", "gn"] = "adalin"
+    """Normalisation throughout the decoder; all but adalin are ablations (table 1)."""
+    cam: Literal["both", "generator", "discriminator", "none"] = "both"
+    """Which networks have a class activation map; all but both are ablations (table 1)."""
+    variance: Literal["biased", "unbiased"] = "biased"
+    """Variance in AdaLIN and LIN: the paper's, or unbiased as in the authors' PyTorch program."""
     learning_rate: float = 1e-4
     """Of Adam; constant for the first half of the run, then falling to 0 in a straight line."""
     weight_decay: float = 1e-4
@@ -64,6 +76,30 @@ class TrainConfig:
     """λ4, equation 7."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """bf16: autocast, with normalisation, spectral norm and losses in float32."""
+    tf32: bool = True
+    """On CUDA, float32 convolutions and products by way of TF32."""
+    share_fakes: bool = True
+    """Make the fakes once a step for discriminators and generators; changes no bit of the result."""
+    join_passes: bool = True
+    """Pictures of A and B through a generator, real ones and fakes through a discriminator, in one batch."""
+    channels_last: bool = True
+    """Memory format of networks and pictures."""
+    fused_adam: bool = True
+    """One kernel for all parameters of an optimiser."""
+    compile: bool = False
+    """torch.compile for all six networks: minutes at the start, faster steps."""
+    cuda_graphs: bool = False
+    """On CUDA, record the step once and replay it; one process only."""
+    checkpoint_activations: bool = False
+    """Compute the residual blocks' activations again in the backward pass: less memory, slower steps."""
+    accumulate: int = 1
+    """Batches of `batch_size` whose gradients are averaged for one optimiser step."""
+    ema: float = 0.0
+    """Decay of an exponential moving average of the generators, kept beside them; 0: none."""
+    diff_augment: tuple[str, ...] = ()
+    """DiffAugment of what the discriminators see: any of color, translation, cutout."""
+    replay_pool: int = 0
+    """Earlier fakes of each domain, of which half of those shown to the discriminators come; 0: none."""
     seed: int = 0
     """Of the weights, the order of the pictures and their augmentation."""
     workers: int = 2
@@ -76,6 +112,8 @@ class TrainConfig:
     """Steps between two checkpoints."""
     keep_checkpoints: int = 3
     """How many checkpoints stay on disk."""
+    evaluate_every: int = 0
+    """Steps between two evaluations; 0: none."""
     working_mode: Literal["square", "native"] = "square"
     """Working size of the finished model: `native` for textures, which are right at any size."""
     working_side: int = 0
@@ -87,12 +125,13 @@ class TrainConfig:
                 raise ConfigError(f"{name} = {value}: must be a finite number", f"set {name}")
         positive = (
             "steps batch_size image_size load_size channels residual_blocks discriminator_channels "
-            "learning_rate report_every sample_every checkpoint_every keep_checkpoints"
+            "learning_rate accumulate report_every sample_every checkpoint_every keep_checkpoints"
         )
         for name in positive.split():
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be above 0", f"set {name}")
-        for name in ("weight_decay", "workers", "working_side", "seed", *_WEIGHTS):
+        not_negative = "weight_decay workers working_side seed replay_pool evaluate_every"
+        for name in (*not_negative.split(), *_WEIGHTS):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be below 0", f"set {name}")
         if self.image_size % 4 or self.image_size < 32:
@@ -110,6 +149,24 @@ class TrainConfig:
             )
         if not 0 <= self.flip <= 1:
             raise ConfigError(f"flip = {self.flip}: a probability lies between 0 and 1", "use 0.5")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema = {self.ema}: a decay lies between 0 and 1", "use 0.999")
+        if self.accumulate > 1 and not self.join_passes:
+            raise ConfigError(
+                f"accumulate = {self.accumulate}: its parts share the spectral norms of joined passes",
+                "join_passes = true",
+            )
+        if self.replay_pool and self.replay_pool < self.batch_size * self.accumulate:
+            raise ConfigError(
+                f"replay_pool = {self.replay_pool} is smaller than the pictures of one step",
+                f"use {self.batch_size * self.accumulate} or more",
+            )
+        unknown = [name for name in self.diff_augment if name not in DIFF_AUGMENTATIONS]
+        if unknown:
+            raise ConfigError(
+                f"diff_augment = {list(self.diff_augment)}: unknown {', '.join(unknown)}",
+                f"any of {', '.join(DIFF_AUGMENTATIONS)}",
+            )
         if self.working_mode == "native" and not self.light:
             raise ConfigError(
                 "working_mode = native: a full generator takes its training size only", "light = true"
@@ -127,6 +184,9 @@ class TrainConfig:
             residual_blocks=self.residual_blocks,
             light=self.light,
             image_size=self.image_size,
+            variance=self.variance,
+            norm=self.norm,
+            attention=self.cam in ("both", "generator"),
         )
 
     def working_size(self) -> WorkingSize:
@@ -148,14 +208,14 @@ def load_config(recipe: str, overrides: Mapping[str, Any]) -> TrainConfig:
     Raises:
         ConfigError: no such recipe, an unknown field, or a value of the wrong type or range.
     """
-    if recipe in RECIPES:
+    if recipe in (*RECIPES, *ABLATIONS):
         text = resources.files("ugatit_training").joinpath(f"recipes/{recipe}.toml").read_text("utf-8")
     else:
         path = Path(recipe)
         if not path.is_file():
             raise ConfigError(
                 f"--recipe {recipe}: neither a recipe nor a file",
-                f"recipes: {', '.join(RECIPES)}; or the path of a TOML file",
+                f"recipes: {', '.join((*RECIPES, *ABLATIONS))}; or the path of a TOML file",
             )
         text = path.read_text("utf-8", errors="replace")
     return parse_config(text, recipe, overrides)
@@ -197,6 +257,10 @@ def _checked(value: Any, wanted: Any, where: str) -> Any:
         if value not in typing.get_args(wanted):
             raise ConfigError(f"{where} = {value!r}", f"one of {', '.join(typing.get_args(wanted))}")
         return value
+    if wanted == tuple[str, ...]:
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise ConfigError(f"{where} = {value!r}", 'a list of words, such as ["color", "cutout"]')
+        return tuple(value)
     if isinstance(wanted, types.UnionType):  # only crop_scale: a pair, or left out
         if not isinstance(value, list | tuple) or [type(v) in (int, float) for v in value] != [True, True]:
             raise ConfigError(f"{where} = {value!r}", "two numbers, such as [0.5, 1.0]")

@@ -16,18 +16,23 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ugatit_batch.errors import DatasetError, PictureError
 from ugatit_batch.frames import SizeRule
 from ugatit_batch.images.geometry import Sizing
 from ugatit_batch.images.read import PICTURE_SUFFIXES, open_picture
+from ugatit_training.diff_augment import NUMBERS
+from ugatit_training.distributed import ALONE
+from ugatit_training.draw import AUGMENTED, Draw
+from ugatit_training.replay_pool import decide
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from ugatit_training.config import TrainConfig
+    from ugatit_training.distributed import World
 
 
 @dataclass(frozen=True)
@@ -80,12 +85,13 @@ class Draws(Dataset[tuple[Tensor, Tensor] | DatasetError]):
     user as that process's traceback.
     """
 
-    def __init__(self, domains: Domains, config: TrainConfig) -> None:
+    def __init__(self, domains: Domains, config: TrainConfig, count: int) -> None:
         self.domains = domains
         self.config = config
+        self.count = count
 
     def __len__(self) -> int:
-        return self.config.steps * self.config.batch_size
+        return self.count
 
     def __getitem__(self, draw: int) -> tuple[Tensor, Tensor] | DatasetError:
         try:
@@ -137,31 +143,67 @@ def augment(image: Image.Image, config: TrainConfig, rng: np.random.Generator) -
     return image.resize((size, size), Image.Resampling.BICUBIC, box=(left, top, left + side, top + side))
 
 
-def batches(domains: Domains, config: TrainConfig, start: int, pin: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of draws from step `start` (the number of steps already taken) to the end of the run.
+def draws(
+    domains: Domains, config: TrainConfig, start: int, device: torch.device, world: World = ALONE
+) -> Iterator[Draw]:
+    """The inputs of all steps from `start` (the number of steps already taken) to the end of the run.
 
-    Yields:
-        Pictures of A and of B, uint8, N×3×S×S each.
+    A step takes `batch_size · accumulate` pictures of each domain in every process: one stretch of the one
+    stream of draws, of which each process has its part.
 
     Raises:
         DatasetError: a picture cannot be read.
     """
+    count = config.batch_size * config.accumulate
+    every = count * world.size
     loader: DataLoader[tuple[Tensor, Tensor] | DatasetError] = DataLoader(
-        Draws(domains, config),
-        batch_size=config.batch_size,
-        sampler=range(start * config.batch_size, config.steps * config.batch_size),
+        Draws(domains, config, config.steps * every),
+        batch_size=count,
+        sampler=_Stretches(start, config.steps, count, every, world.rank * count),
         num_workers=config.workers,
-        pin_memory=pin,
+        pin_memory=device.type == "cuda",
         # A worker's start must not draw from the global generator, which belongs to the checkpoint.
         generator=torch.Generator(),
         prefetch_factor=4 if config.workers else None,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_parent,
     )
-    for batch in loader:
+    for step, batch in enumerate(loader, start):
         if isinstance(batch, DatasetError):
             raise batch
-        yield batch
+        first = step * every + world.rank * count
+        a, b = (to_network(pixels, device) for pixels in batch)
+        augment = _noise(config, first, count) if config.diff_augment else None
+        replay = None
+        if config.replay_pool:
+            seed = (config.seed, 2, 1, world.rank)
+            replay = torch.from_numpy(decide(config.replay_pool, seed, step * count, count))
+        yield Draw(a, b, *(None if x is None else x.to(device, non_blocking=True) for x in (augment, replay)))
+
+
+class _Stretches(Sampler[int]):
+    """A process's part of every step: `count` draws from `offset` on, in each stretch of `every`."""
+
+    def __init__(self, start: int, end: int, count: int, every: int, offset: int) -> None:
+        self._steps = range(start, end)
+        self._count, self._every, self._offset = count, every, offset
+
+    def __len__(self) -> int:
+        return len(self._steps) * self._count
+
+    def __iter__(self) -> Iterator[int]:
+        for step in self._steps:
+            first = step * self._every + self._offset
+            yield from range(first, first + self._count)
+
+
+def _noise(config: TrainConfig, first: int, count: int) -> Tensor:
+    """The random numbers of DiffAugment for some draws: N×6×7."""
+    numbers = [
+        np.random.default_rng([config.seed, 2, 0, draw]).random((AUGMENTED, NUMBERS), np.float32)
+        for draw in range(first, first + count)
+    ]
+    return torch.from_numpy(np.stack(numbers))
 
 
 def _collate(draws: list[tuple[Tensor, Tensor] | DatasetError]) -> tuple[Tensor, Tensor] | DatasetError:

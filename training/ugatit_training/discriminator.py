@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
 from ugatit_training.cam import ClassActivationMap, attention_map
 from ugatit_training.generator import initialize
+from ugatit_training.spectral_norm import SpectralConv2d, SpectralLinear
 
 LOCAL_STRIDED = 3
 GLOBAL_STRIDED = 5
@@ -23,28 +22,16 @@ class DiscriminatorOutput(NamedTuple):
 
     patches: Tensor
     """N×1×h×w: one LSGAN output a patch."""
-    logits: Tensor
-    """N×2, of the auxiliary classifier."""
+    logits: Tensor | None
+    """float32, N×2, of the auxiliary classifier; None without a CAM."""
     attention: Tensor
-    """float32, N×(h+1)×(w+1); can be negative, since it follows LeakyReLU."""
+    """float32, N×(h+1)×(w+1); can be negative, since it follows LeakyReLU. Without a CAM, no attention."""
 
-
-class _InFloat32(nn.Module):
-    """Runs a parametrization outside autocast: power iteration needs float32."""
-
-    def __init__(self, parametrization: nn.Module) -> None:
-        super().__init__()
-        self.parametrization = parametrization
-
-    def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
-            return self.parametrization(weight)  # type: ignore[no-any-return]
-
-
-def _normalize_spectrally(layer: nn.Module) -> None:
-    spectral_norm(layer)
-    chain = layer.get_submodule("parametrizations.weight")
-    chain.register_module("0", _InFloat32(chain.get_submodule("0")))
+    def split(self, passes: int) -> list[DiscriminatorOutput]:
+        """The outputs of passes that went through as one batch."""
+        logits = [None] * passes if self.logits is None else self.logits.chunk(passes)
+        parts = zip(self.patches.chunk(passes), logits, self.attention.chunk(passes), strict=True)
+        return [DiscriminatorOutput(*part) for part in parts]
 
 
 def _leaky(x: Tensor) -> Tensor:
@@ -69,26 +56,38 @@ def fitting_depth(wanted: int, image_size: int) -> int:
 class Discriminator(nn.Module):
     """CAM discriminator: `strided` halving 4×4 convolutions, one of stride 1, CAM, patch classifier.
 
-    Spectral norm on every convolution and FC except the 1×1, one power iteration a training forward.
+    Spectral norm on every convolution and FC except the 1×1, one power iteration a training pass.
+
+    Args:
+        channels: width of the first layer.
+        strided: how many layers halve.
+        attention: whether it has the CAM; without it (table 1) features pass on and there are no logits.
     """
 
-    def __init__(self, channels: int = 64, strided: int = LOCAL_STRIDED) -> None:
+    def __init__(self, channels: int = 64, strided: int = LOCAL_STRIDED, *, attention: bool = True) -> None:
         super().__init__()
         widths = [3, *(channels * 2**i for i in range(strided + 1))]
         strides = [2] * strided + [1]
         self.convs = nn.ModuleList(
-            nn.Conv2d(i, o, 4, s, padding=1, padding_mode="reflect")
-            for i, o, s in zip(widths, widths[1:], strides, strict=False)
+            SpectralConv2d(i, o, 4, s) for i, o, s in zip(widths, widths[1:], strides, strict=False)
         )
-        self.cam = ClassActivationMap(widths[-1], _leaky)
-        self.classifier = nn.Conv2d(widths[-1], 1, 4, padding=1, padding_mode="reflect", bias=False)
+        self.cam = ClassActivationMap(widths[-1], _leaky, spectral=True) if attention else None
+        self.classifier = SpectralConv2d(widths[-1], 1, 4, bias=False)
         initialize(self)
-        for layer in (*self.convs, self.cam.average, self.cam.maximum, self.classifier):
-            _normalize_spectrally(layer)
+        for layer in self.modules():
+            if isinstance(layer, SpectralConv2d | SpectralLinear):
+                layer.normalize()
 
-    def forward(self, x: Tensor) -> DiscriminatorOutput:
-        """Args: x N×3×H×W in [-1, 1]."""
+    def forward(self, x: Tensor, passes: int = 1) -> DiscriminatorOutput:
+        """Judge pictures.
+
+        Args:
+            x: N×3×H×W in [-1, 1]: the pictures of all passes, one pass behind the other, as many in each.
+            passes: each takes one power iteration in training, as calls one after the other would.
+        """
         for conv in self.convs:
-            x = _leaky(conv(x))
-        x, logits = self.cam(x)
-        return DiscriminatorOutput(self.classifier(x), logits, attention_map(x))
+            x = _leaky(conv(x, passes))
+        logits = None
+        if self.cam is not None:
+            x, logits = self.cam(x, passes)
+        return DiscriminatorOutput(self.classifier(x, passes), logits, attention_map(x))

@@ -1,4 +1,7 @@
-"""The generator (table 4): encoder, attention, γ and β, decoder with AdaLIN and LIN."""
+"""The generator (table 4): encoder, attention, γ and β, decoder with AdaLIN and LIN.
+
+Table 1's ablations are shapes of it too: another norm in the decoder, or no attention.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from ugatit_batch.errors import SizeError
 from ugatit_training.cam import ClassActivationMap, attention_map
-from ugatit_training.normalization import LIN, AdaLIN, InstanceNorm
+from ugatit_training.normalization import InstanceNorm, decoder_norm
 
 if TYPE_CHECKING:
     from ugatit_batch.bundle import GeneratorConfig
-    from ugatit_training.normalization import Variance
+    from ugatit_training.normalization import Norm, Variance
 
 
 class GeneratorOutput(NamedTuple):
@@ -22,10 +26,16 @@ class GeneratorOutput(NamedTuple):
 
     image: Tensor
     """N×3×H×W in [-1, 1]."""
-    logits: Tensor
-    """N×2, of the auxiliary classifier: above 0 means "of the source domain"."""
+    logits: Tensor | None
+    """float32, N×2, of the auxiliary classifier: above 0 means "of the source domain"; None without a CAM."""
     attention: Tensor
-    """float32, N×H/4×W/4: the attention feature map summed over channels."""
+    """float32, N×H/4×W/4: the attention feature map summed over channels. Without a CAM, no attention."""
+
+    def split(self, parts: int) -> list[GeneratorOutput]:
+        """The outputs of pictures that went through as one batch, in equal parts."""
+        logits = [None] * parts if self.logits is None else self.logits.chunk(parts)
+        pieces = zip(self.image.chunk(parts), logits, self.attention.chunk(parts), strict=True)
+        return [GeneratorOutput(*piece) for piece in pieces]
 
 
 def _reflect_conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -52,16 +62,16 @@ class ResidualBlock(nn.Module):
 class AdaLINBlock(nn.Module):
     """Decoder bottleneck: conv, AdaLIN, ReLU, conv, AdaLIN, add."""
 
-    def __init__(self, channels: int, variance: Variance, skip: bool) -> None:
+    def __init__(self, channels: int, norm: Norm, variance: Variance, skip: bool) -> None:
         super().__init__()
         self.conv1 = _reflect_conv(channels, channels, 3)
-        self.norm1 = AdaLIN(channels, variance)
+        self.norm1 = decoder_norm(norm, channels, variance, adaptive=True)
         self.conv2 = _reflect_conv(channels, channels, 3)
-        self.norm2 = AdaLIN(channels, variance)
+        self.norm2 = decoder_norm(norm, channels, variance, adaptive=True)
         self.skip = skip
 
-    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """Args: x N×C×H×W; γ and β N×C. Returns N×C×H×W."""
+    def forward(self, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
+        """Args: x N×C×H×W; γ and β N×C, None where they are learned. Returns N×C×H×W."""
         y: Tensor = F.relu(self.norm1(self.conv1(x), gamma, beta))
         y = self.norm2(self.conv2(y), gamma, beta)
         return x + y if self.skip else y
@@ -106,20 +116,23 @@ class Generator(nn.Module):
 
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
-        ch, variance = config.channels, config.variance
+        ch, norm, variance = config.channels, config.norm, config.variance
         self.config = config
+        self.checkpoint_activations = False
         self.down = nn.ModuleList(
             [_reflect_conv(3, ch, 7), _reflect_conv(ch, 2 * ch, 3, 2), _reflect_conv(2 * ch, 4 * ch, 3, 2)]
         )
         self.down_norm = InstanceNorm()
         self.encoder = nn.ModuleList(ResidualBlock(4 * ch) for _ in range(config.residual_blocks))
-        self.cam = ClassActivationMap(4 * ch, F.relu)
-        self.style = StyleParameters(config)
+        self.cam = ClassActivationMap(4 * ch, F.relu) if config.attention else None
+        self.style = StyleParameters(config) if norm in ("adalin", "adain") else None
         self.decoder = nn.ModuleList(
-            AdaLINBlock(4 * ch, variance, config.decoder_skip) for _ in range(config.residual_blocks)
+            AdaLINBlock(4 * ch, norm, variance, config.decoder_skip) for _ in range(config.residual_blocks)
         )
         self.up = nn.ModuleList([_reflect_conv(4 * ch, 2 * ch, 3), _reflect_conv(2 * ch, ch, 3)])
-        self.up_norms = nn.ModuleList([LIN(2 * ch, variance), LIN(ch, variance)])
+        self.up_norms = nn.ModuleList(
+            decoder_norm(norm, width, variance, adaptive=False) for width in (2 * ch, ch)
+        )
         self.out = _reflect_conv(ch, 3, 7)
         initialize(self)
 
@@ -142,15 +155,26 @@ class Generator(nn.Module):
         for conv in self.down:
             x = F.relu(self.down_norm(conv(x)))
         for block in self.encoder:
-            x = block(x)
-        x, logits = self.cam(x)
+            x = self._run(block, x)
+        logits, gamma, beta = None, None, None
+        if self.cam is not None:
+            x, logits = self.cam(x)
         attention = attention_map(x)
-        gamma, beta = self.style(x)
+        if self.style is not None:
+            gamma, beta = self.style(x)
         for block in self.decoder:
-            x = block(x, gamma, beta)
+            x = self._run(block, x, gamma, beta)
         for conv, norm in zip(self.up, self.up_norms, strict=True):
             x = F.relu(norm(conv(F.interpolate(x, scale_factor=2, mode="nearest"))))
         return GeneratorOutput(torch.tanh(self.out(x)), logits, attention)
+
+    def _run(self, block: nn.Module, *inputs: Tensor | None) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            # Blocks draw no random numbers, so there is no state to bring back for their second run.
+            kept: Tensor = checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+            return kept
+        out: Tensor = block(*inputs)
+        return out
 
 
 def initialize(network: nn.Module) -> None:

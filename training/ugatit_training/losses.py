@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from ugatit_training.discriminator import DiscriminatorOutput
 
 
-def _squared_distance(outputs: Iterable[Tensor], label: float) -> Tensor:
-    """LSGAN: the plain mean of (output − label)² of each tensor, summed."""
-    return torch.stack([(o.float() - label).square().mean() for o in outputs]).sum()
+def _squared_distance(outputs: Iterable[Tensor | None], label: float) -> Tensor:
+    """LSGAN: the plain mean of (output − label)² of each tensor, summed; None is a CAM left out."""
+    return torch.stack([(o.float() - label).square().mean() for o in outputs if o is not None]).sum()
 
 
 def discriminator_loss(real: DiscriminatorOutput, fake: DiscriminatorOutput) -> Tensor:
@@ -45,8 +45,13 @@ def identity_loss(translated: Tensor, original: Tensor) -> Tensor:
     return F.l1_loss(translated.float(), original.float())
 
 
-def generator_cam_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
-    """Equation 7: cross-entropy of the auxiliary classifier η, source pictures → 1, target pictures → 0."""
+def generator_cam_loss(source_logits: Tensor | None, target_logits: Tensor | None) -> Tensor:
+    """Equation 7: cross-entropy of the auxiliary classifier η, source pictures → 1, target pictures → 0.
+
+    Without a CAM there are no logits, and the loss is 0.
+    """
+    if source_logits is None or target_logits is None:
+        return torch.zeros(())
     source, target = source_logits.float(), target_logits.float()
     return F.binary_cross_entropy_with_logits(
         source, torch.ones_like(source)

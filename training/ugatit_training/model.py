@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ugatit_training.discriminator import GLOBAL_STRIDED, LOCAL_STRIDED, Discriminator, fitting_depth
 from ugatit_training.generator import Generator
+from ugatit_training.replay_pool import ReplayPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,8 +23,11 @@ class DomainDiscriminators(nn.Module):
     def __init__(self, config: TrainConfig) -> None:
         super().__init__()
         width, size = config.discriminator_channels, config.image_size
-        self.local_ = Discriminator(width, fitting_depth(LOCAL_STRIDED, size))
-        self.global_ = Discriminator(width, fitting_depth(GLOBAL_STRIDED, size))
+        attention = config.cam in ("both", "discriminator")
+        self.local_, self.global_ = (
+            Discriminator(width, fitting_depth(depth, size), attention=attention)
+            for depth in (LOCAL_STRIDED, GLOBAL_STRIDED)
+        )
 
 
 class UGATIT(nn.Module):
@@ -35,6 +39,9 @@ class UGATIT(nn.Module):
         self.b2a = Generator(config.generator())
         self.a = DomainDiscriminators(config)
         self.b = DomainDiscriminators(config)
+        self.replay = ReplayPool(config) if config.replay_pool else None
+        for generator in self.generators():
+            generator.checkpoint_activations = config.checkpoint_activations
 
     def generators(self) -> list[Generator]:
         """A → B, B → A."""
@@ -49,28 +56,36 @@ class Optimizers:
     """Adam (0.5, 0.999) for the generators, and one for the discriminators (section 4.2)."""
 
     def __init__(self, networks: UGATIT, config: TrainConfig) -> None:
-        self.generators = _adam(networks.generators(), config)
-        self.discriminators = _adam(networks.discriminators(), config)
-        self.learning_rate = config.learning_rate
+        device = next(networks.parameters()).device
+        # A CUDA graph reads the rate where it lies; a number would be recorded with it.
+        self._shared = torch.tensor(0.0, device=device) if config.cuda_graphs else None
+        self.generators = self._adam(networks.generators(), config)
+        self.discriminators = self._adam(networks.discriminators(), config)
+        self.set_learning_rate(config.learning_rate)
 
     def set_learning_rate(self, rate: float) -> None:
         """Of both optimisers."""
         self.learning_rate = rate
+        if self._shared is not None:
+            self._shared.fill_(rate)
         for optimizer in (self.generators, self.discriminators):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate if self._shared is None else self._shared
 
-
-def _adam(networks: Iterable[nn.Module], config: TrainConfig) -> torch.optim.Adam:
-    parameters = [p for network in networks for p in network.parameters()]
-    kernels = [p for p in parameters if _is_kernel(p)]
-    rest = [p for p in parameters if not _is_kernel(p)]
-    return torch.optim.Adam(
-        [{"params": kernels, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=config.learning_rate,
-        betas=(0.5, 0.999),
-        fused=True,
-    )
+    def _adam(self, networks: Iterable[nn.Module], config: TrainConfig) -> torch.optim.Adam:
+        parameters = [p for network in networks for p in network.parameters()]
+        kernels = [p for p in parameters if _is_kernel(p)]
+        rest = [p for p in parameters if not _is_kernel(p)]
+        return torch.optim.Adam(
+            [
+                {"params": kernels, "weight_decay": config.weight_decay},
+                {"params": rest, "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate if self._shared is None else self._shared,
+            betas=(0.5, 0.999),
+            fused=config.fused_adam,
+            capturable=self._shared is not None,
+        )
 
 
 def _is_kernel(parameter: Tensor) -> bool:

@@ -1,11 +1,14 @@
 """Instance, layer-instance and adaptive layer-instance normalisation (section 2.1.1, equations 1 to 3).
 
+Beside them what table 1 puts in their place.
+
 All of them are affine for a given picture and channel, so each is one scale and one shift on centred
 features, from channel means and variances that are computed once and always in float32.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 EPSILON = 1e-5
 
 Variance = Literal["biased", "unbiased", "nested"]
+Norm = Literal["adalin", "adain", "in", "ln", "gn"]
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,18 +44,37 @@ class InstanceNorm(nn.Module):
         return (centred * torch.rsqrt(variance + EPSILON)).to(x.dtype)
 
 
-class _LayerInstanceBase(nn.Module):
+class _DecoderNorm(nn.Module):
+    """What the decoder's normalisations share: γ and β come in from outside, or are learned."""
+
+    def __init__(self, channels: int, *, learned: bool) -> None:
+        super().__init__()
+        if learned:
+            self.gamma = nn.Parameter(torch.ones(channels))
+            self.beta = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, gamma: Tensor | None = None, beta: Tensor | None = None) -> Tensor:
+        """Args: x N×C×H×W; γ and β N×C, where they are not learned. Returns N×C×H×W in x's type."""
+        if gamma is None or beta is None:
+            gamma, beta = self.gamma[None], self.beta[None]
+        return self.normalize(x, gamma.float()[:, :, None, None], beta.float()[:, :, None, None])
+
+    def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Args: x N×C×H×W; γ and β float32, broadcasting to N×C×1×1. Returns N×C×H×W in x's type."""
+        raise NotImplementedError
+
+
+class _LayerInstanceBase(_DecoderNorm):
     """ρ·IN(x) + (1 − ρ)·LN(x), scaled by γ and shifted by β."""
 
     rho: nn.Parameter
 
-    def __init__(self, channels: int, rho: float, variance: Variance) -> None:
-        super().__init__()
+    def __init__(self, channels: int, rho: float, variance: Variance, *, learned: bool) -> None:
+        super().__init__(channels, learned=learned)
         self.rho = nn.Parameter(torch.full((channels,), rho))
         self.variance: Variance = variance
 
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """Args: x N×C×H×W; γ and β broadcast to N×C×1×1. Returns N×C×H×W in x's type."""
         centred, mean, variance = channel_statistics(x)
         spread = mean - mean.mean(1, keepdim=True)
         layer_variance = (variance + spread.square()).mean(1, keepdim=True)
@@ -67,9 +90,11 @@ class _LayerInstanceBase(nn.Module):
         rho = self.rho.float().view(1, -1, 1, 1)
         instance = rho * torch.rsqrt(variance + EPSILON)
         layer = (1 - rho) * torch.rsqrt(layer_variance + EPSILON)
-        gamma, beta = gamma.float(), beta.float()
-        out = centred * (gamma * (instance + layer)) + (gamma * layer * spread + beta)
-        return out.to(x.dtype)
+        return _affine(centred, gamma * (instance + layer), gamma * layer * spread + beta, x.dtype)
+
+
+def _affine(centred: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.addcmul(shift, centred, scale).to(dtype)
 
 
 class AdaLIN(_LayerInstanceBase):
@@ -79,24 +104,56 @@ class AdaLIN(_LayerInstanceBase):
     """
 
     def __init__(self, channels: int, variance: Variance = "biased") -> None:
-        super().__init__(channels, 1.0, variance)
-
-    def forward(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        """Args: x N×C×H×W; γ and β N×C. Returns N×C×H×W."""
-        return self.normalize(x, gamma[:, :, None, None], beta[:, :, None, None])
+        super().__init__(channels, 1.0, variance, learned=False)
 
 
 class LIN(_LayerInstanceBase):
     """Layer-instance normalisation with learned γ (1 at first) and β (0); ρ starts at 0."""
 
     def __init__(self, channels: int, variance: Variance = "biased") -> None:
-        super().__init__(channels, 0.0, variance)
-        self.gamma = nn.Parameter(torch.ones(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
+        super().__init__(channels, 0.0, variance, learned=True)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """N×C×H×W in and out."""
-        return self.normalize(x, self.gamma.view(1, -1, 1, 1), self.beta.view(1, -1, 1, 1))
+
+class GroupedNorm(_DecoderNorm):
+    """IN, LN, GN and AdaIN, the ablations of table 1: one mean and one biased variance a group of channels.
+
+    Args:
+        channels: C; `groups` divides it.
+        groups: C for IN and AdaIN, 1 for LN.
+        learned: whether γ and β are learned here (AdaIN takes them from the attention features).
+    """
+
+    def __init__(self, channels: int, groups: int, *, learned: bool) -> None:
+        super().__init__(channels, learned=learned)
+        self.groups = groups
+
+    def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Args: as of every `normalize` here. Returns N×C×H×W in x's type."""
+        centred, mean, variance = channel_statistics(x)
+        by_group = mean.view(len(x), self.groups, -1)
+        spread = by_group - by_group.mean(2, keepdim=True)
+        grouped = (variance.view_as(by_group) + spread.square()).mean(2, keepdim=True).expand_as(by_group)
+        scale = gamma * torch.rsqrt(grouped + EPSILON).reshape_as(mean)
+        return _affine(centred, scale, scale * spread.reshape_as(mean) + beta, x.dtype)
+
+
+GROUPS = 32
+"""Of GN, as Wu and He (2018) have it; fewer where channels are few."""
+
+
+def decoder_norm(kind: Norm, channels: int, variance: Variance, *, adaptive: bool) -> nn.Module:
+    """A normalisation of the decoder.
+
+    Args:
+        kind: AdaLIN is the paper's; the others are its table 1.
+        channels: C.
+        variance: of AdaLIN and LIN.
+        adaptive: in the residual blocks, where AdaLIN and AdaIN take γ and β from the attention features.
+    """
+    if kind == "adalin":
+        return AdaLIN(channels, variance) if adaptive else LIN(channels, variance)
+    groups = {"adain": channels, "in": channels, "ln": 1, "gn": math.gcd(GROUPS, channels)}[kind]
+    return GroupedNorm(channels, groups, learned=kind != "adain" or not adaptive)
 
 
 @torch.no_grad()

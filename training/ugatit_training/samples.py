@@ -16,6 +16,7 @@ from ugatit_batch.images.sidecars import colour_map
 from ugatit_training.data import open_rgb, to_network
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ugatit_training.config import TrainConfig
     from ugatit_training.data import Domains
     from ugatit_training.generator import Generator
-    from ugatit_training.model import UGATIT
 
 ROWS = 4
 COLUMNS = ("source", "attention", "result", "cycle", "identity")
@@ -46,38 +46,40 @@ def sample_pixels(paths: tuple[Path, ...], size: int) -> Tensor:
 
 
 @torch.no_grad()
-def write_samples(networks: UGATIT, domains: Domains, config: TrainConfig, folder: Path, step: int) -> Path:
+def write_samples(
+    generators: Sequence[Generator], domains: Domains, config: TrainConfig, folder: Path, step: int
+) -> Path:
     """Write the sheets `step-NNNNNNNN-a2b.png` and `-b2a.png`; return the first.
 
-    The networks are left as they were: the discriminators take no part, the generators have no state that a
-    forward pass changes.
+    The generators (A → B, B → A) are left as they were: they have no state that a forward pass changes.
     """
-    device = next(networks.parameters()).device
-    directions = (
-        ("a2b", networks.a2b, networks.b2a, domains.a),
-        ("b2a", networks.b2a, networks.a2b, domains.b),
-    )
+    a2b, b2a = generators
+    device = next(a2b.parameters()).device
+    directions = (("a2b", a2b, b2a, domains.a), ("b2a", b2a, a2b, domains.b))
     first = folder / f"step-{step:08d}-a2b.png"
     for name, there, back, paths in directions:
         rows = [
             _row(there, back, to_network(picture[None], device))
             for picture in sample_pixels(paths, config.image_size)
         ]
+        columns = [title for title in COLUMNS if title != "attention" or there.config.attention]
         with replacing(folder / f"step-{step:08d}-{name}.png") as partial:
-            _sheet(rows, config.image_size).save(partial)
+            _sheet(columns, rows, config.image_size).save(partial)
     return first
 
 
 def _row(there: Generator, back: Generator, picture: Tensor) -> list[Pixels]:
     result = there(picture)
+    cycle, identity = back(result.image).image, back(picture).image
+    images = [_pixels(x) for x in (picture, result.image, cycle, identity)]
+    if not there.config.attention:
+        return images
     attention = result.attention[0]
     span = (attention.max() - attention.min()).clamp_min(1e-12)
     levels = ((attention - attention.min()) / span * 255).round().byte().cpu().numpy()
     heat = Image.fromarray(colour_map()[levels]).resize(
         (picture.shape[-1], picture.shape[-2]), Image.Resampling.BILINEAR
     )
-    cycle, identity = back(result.image).image, back(picture).image
-    images = [_pixels(x) for x in (picture, result.image, cycle, identity)]
     return [images[0], np.asarray(heat), *images[1:]]
 
 
@@ -87,11 +89,11 @@ def _pixels(image: Tensor) -> Pixels:
     return values.permute(1, 2, 0).cpu().numpy()
 
 
-def _sheet(rows: list[list[Pixels]], size: int) -> Image.Image:
+def _sheet(columns: Sequence[str], rows: list[list[Pixels]], size: int) -> Image.Image:
     pitch = size + _GAP
-    sheet = Image.new("RGB", (pitch * len(COLUMNS) - _GAP, _HEADER + pitch * len(rows)), "white")
+    sheet = Image.new("RGB", (pitch * len(columns) - _GAP, _HEADER + pitch * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
-    for column, title in enumerate(COLUMNS):
+    for column, title in enumerate(columns):
         draw.text((column * pitch + 2, 2), title, fill="black")
     for y, row in enumerate(rows):
         for x, pixels in enumerate(row):
