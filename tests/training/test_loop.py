@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ugatit_batch.atomic import partial_path
-from ugatit_batch.errors import DatasetError, TrainingDivergedError
+from ugatit_batch.errors import ConfigError, DatasetError, TrainingDivergedError
 from ugatit_training import loop
 from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.data import find_domains
@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
     from ugatit_training.config import TrainConfig
     from ugatit_training.data import Domains
-    from ugatit_training.model import UGATIT, Optimizers
+    from ugatit_training.distributed import World
+    from ugatit_training.draw import Draw
+    from ugatit_training.state import TrainingState
 
 
 def measured(run: Path) -> list[dict[str, float]]:
@@ -40,6 +42,12 @@ def steps_saved(run: Path) -> list[int]:
 # Resuming
 
 CONFIG = tiny(learning_rate=1e-3)
+EXTRAS: dict[str, Any] = {
+    "replay_pool": 2,
+    "diff_augment": ("color", "translation", "cutout"),
+    "ema": 0.9,
+}
+"""With a pool that is full, and swaps, before and after half of the steps."""
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +80,17 @@ def test_a_stopped_run_goes_on_as_if_undisturbed(domains: Domains, whole: Path, 
     [
         tiny(steps=4, learning_rate=1e-3, precision="bf16"),
         tiny(steps=4, learning_rate=1e-3, light=False, batch_size=2, crop_scale=(0.5, 1.0), workers=1),
+        tiny(steps=5, learning_rate=1e-3, **EXTRAS),
+        tiny(steps=4, learning_rate=1e-3, **EXTRAS, accumulate=2, channels_last=False),
+        tiny(steps=4, learning_rate=1e-3, join_passes=False, share_fakes=False, fused_adam=False),
+        tiny(steps=4, learning_rate=1e-3, checkpoint_activations=True, norm="adain", cam="discriminator"),
     ],
-    ids=["bf16", "full, batches, worker"],
+    ids=["bf16", "full, batches, worker", "extras", "extras, two parts", "the plain way", "ablated"],
 )
 def test_so_does_one_with_other_settings(domains: Domains, tmp_path: Path, config: TrainConfig) -> None:
     run_to(config, domains, tmp_path / "whole")
-    run_to(config, domains, tmp_path / "parts", stop_after=2)
+    run_to(config, domains, tmp_path / "parts", stop_after=config.steps // 2)
+    torch.manual_seed(99)
     run_to(config, domains, tmp_path / "parts")
     assert_identical(newest(tmp_path / "whole"), newest(tmp_path / "parts"))
     assert measured(tmp_path / "whole") == measured(tmp_path / "parts")
@@ -132,31 +145,41 @@ def test_reporting_sampling_and_saving_change_no_weight(domains: Domains, tmp_pa
 
 
 class Steps:
-    """Stands for `train_step`: losses are the step's own number, or `loss` from step `at` on."""
+    """Stands for `make_step`: losses are the step's own number, or `loss` from step `at` on."""
 
     def __init__(self, at: int = 1_000_000, loss: float | None = None, weight: float | None = None) -> None:
         self.taken = 0
         self.rates: list[set[float]] = []
+        self.tf32: list[tuple[bool, bool]] = []
         self._at, self._loss, self._weight = at, loss, weight
 
-    def __call__(self, networks: UGATIT, optimizers: Optimizers, *_: Any) -> Tensor:
-        self.taken += 1
-        groups = [*optimizers.generators.param_groups, *optimizers.discriminators.param_groups]
-        self.rates.append({group["lr"] for group in groups})
-        losses = torch.full((len(LOSS_NAMES),), float(self.taken))
-        if self.taken >= self._at and self._loss is not None:
-            losses[LOSS_NAMES.index("cycle_b")] = self._loss
-        if self.taken >= self._at and self._weight is not None:
-            with torch.no_grad():
-                networks.b2a.out.weight[0, 0, 0, 0] = self._weight
-        return losses
+    def __call__(self, state: TrainingState, _config: TrainConfig, _world: World) -> Callable[[Draw], Tensor]:
+        def step(_draw: Draw) -> Tensor:
+            self.taken += 1
+            optimizers = state.optimizers
+            groups = [*optimizers.generators.param_groups, *optimizers.discriminators.param_groups]
+            self.rates.append({group["lr"] for group in groups})
+            self.tf32.append(tf32_flags())
+            losses = torch.full((len(LOSS_NAMES),), float(self.taken))
+            if self.taken >= self._at and self._loss is not None:
+                losses[LOSS_NAMES.index("cycle_b")] = self._loss
+            if self.taken >= self._at and self._weight is not None:
+                with torch.no_grad():
+                    state.networks.b2a.out.weight[0, 0, 0, 0] = self._weight
+            return losses
+
+        return step
+
+
+def tf32_flags() -> tuple[bool, bool]:
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
 
 @pytest.fixture
 def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Steps]:
     def install(*arguments: Any) -> Steps:
         steps = Steps(*arguments)
-        monkeypatch.setattr(loop, "train_step", steps)
+        monkeypatch.setattr(loop, "make_step", steps)
         return steps
 
     return install
@@ -191,6 +214,30 @@ def test_the_learning_rate_reaches_the_optimizers(domains: Domains, tmp_path: Pa
     reports = run_to(tiny(steps=4, learning_rate=1.0), domains, tmp_path)
     assert steps.rates == [{1.0}, {1.0}, {0.5}, {0.0}]
     assert [r.learning_rate for r in reports] == [1.0, 1.0, 0.5, 0.0]
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+@pytest.mark.parametrize("before", [True, False])
+def test_tf32_is_as_the_config_says_during_the_run_alone(
+    domains: Domains, tmp_path: Path, pretend: Pretend, tf32: bool, before: bool
+) -> None:
+    kept = tf32_flags()
+    try:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = before
+        steps = pretend()
+        run_to(tiny(steps=2, tf32=tf32), domains, tmp_path)
+        assert steps.tf32 == [(tf32, tf32)] * 2
+        assert tf32_flags() == (before, before)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+
+
+def test_what_a_device_cannot_do_is_refused_before_anything_is_written(
+    domains: Domains, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="cuda_graphs = true: cpu is no NVIDIA GPU"):
+        run_to(tiny(cuda_graphs=True), domains, tmp_path)
+    assert list(tmp_path.glob("*/*.pt")) == []
 
 
 def test_more_steps_go_on_with_the_new_learning_rates(

@@ -5,29 +5,35 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-
 from ugatit_batch.atomic import remove_partials
 from ugatit_batch.errors import TrainingDivergedError
-from ugatit_training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from ugatit_training.data import batches, to_network
-from ugatit_training.model import UGATIT, Optimizers, learning_rate
+from ugatit_training.acceleration import check_device, float32_products, make_step, peak
+from ugatit_training.checkpoint import list_checkpoints, resume, save_checkpoint
+from ugatit_training.data import draws
+from ugatit_training.distributed import ALONE
+from ugatit_training.model import learning_rate
 from ugatit_training.run_folder import append_metrics, cut_metrics
 from ugatit_training.samples import write_samples
-from ugatit_training.step import LOSS_NAMES, train_step
+from ugatit_training.state import new_state
+from ugatit_training.step import LOSS_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    import torch
     from torch import Tensor
 
+    from ugatit_batch.bundle import Direction
     from ugatit_training.checkpoint import Checkpoint
     from ugatit_training.config import TrainConfig
     from ugatit_training.data import Domains
+    from ugatit_training.distributed import World
+    from ugatit_training.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,15 @@ class Step:
     """The sheet written at this step."""
     checkpoint: Path | None = None
     """The checkpoint written at this step."""
+    evaluation: Path | None = None
+    """The folder of this step's evaluation."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What the evaluation found, by name, such as kid_a2b."""
+    memory: int | None = None
+    """Peak of what has been allocated on a GPU since the run began, in bytes."""
+
+
+Evaluate = Callable[["TrainingState", int], tuple["Path", Mapping[str, float]]]
 
 
 @dataclass
@@ -59,11 +74,11 @@ class _Meter:
         self.sums = losses if self.sums is None else self.sums + losses
         self.count += 1
 
-    def take(self) -> tuple[dict[str, float], float]:
-        """The means and the steps a second since the last call."""
+    def take(self, world: World) -> tuple[dict[str, float], float]:
+        """The means over all processes, and the steps a second, since the last call."""
         if self.sums is None:
             return {}, 0.0
-        values = (self.sums / self.count).tolist()
+        values = world.mean(self.sums / self.count).tolist()
         rate = self.count / (time.perf_counter() - self.started)
         self.sums, self.count, self.started = None, 0, time.perf_counter()
         return dict(zip(LOSS_NAMES, values, strict=True)), rate
@@ -75,69 +90,86 @@ def train(
     run: Path,
     device: torch.device,
     should_stop: Callable[[], bool] = lambda: False,
+    initial: Mapping[Direction, Mapping[str, Tensor]] | None = None,
+    world: World = ALONE,
+    evaluate: Evaluate | None = None,
 ) -> Iterator[Step]:
     """Train, or go on where the run folder's newest checkpoint ends.
 
     Args:
         config: everything that decides the result.
         domains: the training pictures.
-        run: folder of this run; `checkpoints/`, `samples/` and `metrics.jsonl` are written below it.
-        device: where the networks are.
+        run: folder of this run; `checkpoints/`, `samples/` and `metrics.jsonl` are written below it, by the
+            main process alone.
+        device: where this process's networks are.
         should_stop: asked after each step; True writes a checkpoint and ends.
+        initial: weights that generators start from, where there is no checkpoint yet.
+        world: the processes that train together; each of them calls this.
+        evaluate: called every `evaluate_every` steps and at the end, in the main process; it must leave the
+            state as it finds it. Gives the folder that it wrote to, and scores by name.
 
     Yields:
         A Step every `report_every` steps, at each sample sheet, each checkpoint, and at the end; nothing
         where the run is at its last step already.
 
     Raises:
+        ConfigError: the processes do not have the same pictures or config, or the device cannot do what the
+            config asks for.
         DatasetError: a picture or the newest checkpoint cannot be read.
         TrainingDivergedError: a loss or a weight is no longer finite; the checkpoints stay, and are finite.
         DiskFullError, OutputError: something could not be written; the older checkpoints stay.
     """
-    torch.manual_seed(config.seed)
-    networks = UGATIT(config).to(device).train()
-    if device.type == "cuda" or config.precision == "bf16":
-        networks = networks.to(memory_format=torch.channels_last)
-    optimizers = Optimizers(networks, config)
-
-    remove_partials(run)
-    checkpoints = list_checkpoints(run / "checkpoints")
-    done = load_checkpoint(checkpoints[-1], networks, optimizers) if checkpoints else 0
-    cut_metrics(run, done)
+    check_device(config, device, world)
+    world.check_equal("the config", config)
+    world.check_equal("the list of pictures", [[p.name for p in paths] for paths in (domains.a, domains.b)])
+    state = new_state(config, device, world, initial)
+    if world.main:
+        remove_partials(run)
+    done = resume(run / "checkpoints", state, world)
+    if world.main:
+        cut_metrics(run, done)
 
     meter = _Meter()
-    draws = batches(domains, config, done, pin=device.type == "cuda")
-    for step in range(done + 1, config.steps + 1):
-        # draw
-        a, b = (to_network(pixels, device) for pixels in next(draws))
+    networks, optimizers = state.networks, state.optimizers
+    with float32_products(config):
+        take_step = make_step(state, config, world)
+        for step, draw in enumerate(draws(domains, config, done, device, world), done + 1):
+            # step
+            optimizers.set_learning_rate(learning_rate(step, config))
+            meter.add(take_step(draw))
 
-        # step
-        optimizers.set_learning_rate(learning_rate(step, config))
-        meter.add(train_step(networks, optimizers, a, b, config))
+            # report
+            last = world.any(should_stop()) or step == config.steps
+            sampling = last or step % config.sample_every == 0
+            saving = last or step % config.checkpoint_every == 0
+            evaluating = config.evaluate_every > 0 and (
+                step == config.steps or step % config.evaluate_every == 0
+            )
+            if not (sampling or saving or evaluating or step % config.report_every == 0):
+                continue
+            losses, rate = meter.take(world)
+            report = Step(step, config.steps, losses, optimizers.learning_rate, rate, memory=peak(device))
+            _check_finite(report, networks.parameters() if saving else (), run)
 
-        # report
-        last = step == config.steps or should_stop()
-        sampling = last or step % config.sample_every == 0
-        saving = last or step % config.checkpoint_every == 0
-        if not (sampling or saving or step % config.report_every == 0):
-            continue
-        losses, rate = meter.take()
-        report = Step(step, config.steps, losses, optimizers.learning_rate, rate)
-        _check_finite(report, networks.parameters() if saving else (), run)
-        append_metrics(run, report)
+            # sample, evaluate
+            if sampling and world.main:
+                sheet = write_samples(state.best_generators, domains, config, run / "samples", step)
+                report = dataclasses.replace(report, sample=sheet)
+            if evaluating and evaluate is not None:
+                if world.main:
+                    folder, scores = evaluate(state, step)
+                    report = dataclasses.replace(report, evaluation=folder, scores=scores)
+                world.wait()
+            if world.main:
+                append_metrics(run, report)
 
-        # sample
-        if sampling:
-            sheet = write_samples(networks, domains, config, run / "samples", step)
-            report = dataclasses.replace(report, sample=sheet)
-
-        # save
-        if saving:
-            saved = save_checkpoint(run / "checkpoints", step, networks, optimizers, config.keep_checkpoints)
-            report = dataclasses.replace(report, checkpoint=saved.path)
-        yield report
-        if last:
-            return
+            # save
+            if saving:
+                saved = save_checkpoint(run / "checkpoints", step, state, config.keep_checkpoints, world)
+                report = dataclasses.replace(report, checkpoint=saved.path if saved else None)
+            yield report
+            if last:
+                return
 
 
 def _check_finite(report: Step, weights: Iterable[Tensor], run: Path) -> None:

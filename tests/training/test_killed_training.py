@@ -1,0 +1,137 @@
+"""Trainings that are killed at any moment, and started again until they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from ugatit_batch.bundle import DIRECTIONS, load_bundle
+from ugatit_training.run_folder import read_metrics
+
+from .tiny import assert_identical, domain_folders, newest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Imports everything once and forks: PyTorch takes longer to import than the whole training.
+KILLER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+
+import torch
+import torch._dynamo  # what the first optimiser imports
+import ugatit_batch.cli.train_run
+from ugatit_batch.cli import main
+
+torch.set_num_threads(1)
+a, b, place, recipe, kills, seed = sys.argv[1:]
+chance = random.Random(int(seed))
+
+
+def start(name):
+    child = os.fork()
+    if child:
+        return child
+    sys.argv = ["ugatit-batch", "train", "--source", a, "--target", b, "--name", name, "--recipe", recipe,
+                "--out", place + "/runs", "--models-dir", place + "/models", "--quiet", "--device", "cpu"]
+    try:
+        main()
+    except SystemExit as left:
+        os._exit(left.code)
+    finally:
+        os._exit(99)
+
+
+def ended(child, wait=True):
+    found, status = os.waitpid(child, 0 if wait else os.WNOHANG)
+    return None if found == 0 else os.waitstatus_to_exitcode(status)
+
+
+def written():
+    # The folder, and all that is in it: checkpoints, sheets and lines of metrics, whole ones and others.
+    return [(p, p.stat().st_size) for p in Path(place, "runs/killed").rglob("*") if p.exists()]
+
+
+assert ended(start("whole")) == 0
+report = {"killed": 0, "starts": 0}
+while True:
+    child = start("killed")
+    report["starts"] += 1
+    code = None
+    if report["killed"] < int(kills):
+        for _ in range(chance.randrange(1, 12)):
+            before = written()
+            while code is None and written() == before:
+                code = ended(child, wait=False)
+                time.sleep(0.001)
+        time.sleep(chance.random() * 0.02)
+        if code is None:
+            os.kill(child, signal.SIGKILL)
+    code = ended(child) if code is None else code
+    if code != -signal.SIGKILL:
+        report["code"] = code
+        break
+    report["killed"] += 1
+print(json.dumps(report))
+"""
+
+RECIPE = """
+steps = {steps}
+image_size = 32
+load_size = 36
+light = true
+channels = 4
+residual_blocks = 1
+discriminator_channels = 4
+learning_rate = 1e-3
+workers = 0
+report_every = 1
+sample_every = 9
+checkpoint_every = 3
+keep_checkpoints = 2
+ema = 0.9
+replay_pool = 4
+diff_augment = ["color", "translation"]
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize(
+    ("kills", "steps", "seed"),
+    [
+        (3, 24, 1),
+        pytest.param(10, 150, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_training_ends_as_an_undisturbed_one(
+    tmp_path: Path, kills: int, steps: int, seed: int
+) -> None:
+    a, b = domain_folders(tmp_path / "data")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.format(steps=steps))
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, *map(str, (a, b, tmp_path, recipe, kills, seed))],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report == {"killed": kills, "starts": kills + 1, "code": 0}
+    whole, killed = tmp_path / "runs/whole", tmp_path / "runs/killed"
+    assert_identical(newest(whole), newest(killed))
+    lines = [[line | {"steps_per_second": 0} for line in read_metrics(run)] for run in (whole, killed)]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == list(range(1, steps + 1))
+    bundles = [load_bundle(tmp_path / "models" / run.name) for run in (whole, killed)]
+    for direction in DIRECTIONS:
+        assert bundles[0].digest(direction) == bundles[1].digest(direction)
+    assert not list(killed.rglob("*partial*"))
+    assert torch.isfinite(newest(killed)["networks"]["a2b.out.weight"]).all()
