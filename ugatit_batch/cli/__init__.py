@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _COMMANDS = {
     "translate": "translate",
     "train": "train",
+    "evaluate": "evaluate",
     "models": "models",
     "bench": "bench",
 }
