@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -12,7 +13,7 @@ import torch
 from ugatit_batch import models
 from ugatit_batch.bundle import MANIFEST, load_bundle
 
-from ..fakes import make_model, tree
+from ..fakes import TINY, make_model, paint, tree
 from ..training.published_reference import small_states
 
 if TYPE_CHECKING:
@@ -213,6 +214,66 @@ def test_a_published_checkpoint_is_taken_in_and_used(program: Program, place: Pa
     assert "selfie → anime" in outcome.err
     assert load_bundle(place / "selfie").domains == ("selfie", "anime")
     assert program("models", "info", "selfie").code == 0
+
+
+@pytest.mark.parametrize("domains", ["photo", "photo,", ",ink", "a,b,c", "", " , "])
+def test_domains_are_two_names(program: Program, place: Path, tmp_path: Path, domains: str) -> None:
+    torch.save(small_states(), tmp_path / "selfie.pt")
+    outcome = program("models", "import", tmp_path / "selfie.pt", "--domains", domains)
+    assert outcome.code == 2
+    assert "give two names with a comma between, such as photo,ink" in outcome.err
+    assert not (place / "selfie").exists()
+
+
+def test_domains_without_a_word_are_a_and_b(program: Program, place: Path, tmp_path: Path) -> None:
+    torch.save(small_states(), tmp_path / "selfie.pt")
+    assert program("models", "import", tmp_path / "selfie.pt").code == 0
+    assert load_bundle(place / "selfie").domains == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("file", "option", "words"),
+    [
+        ("selfie.pt", ("--weights", "raw"), "--weights is for a checkpoint of this program"),
+        ("selfie.pt", ("--direction", "a2b"), "--direction is for a checkpoint of this program"),
+        ("ink.zip", ("--weights", "ema"), "--weights is for a checkpoint of this program"),
+        ("ink.zip", ("--domains", "a,b"), "--domains is for a published checkpoint"),
+        ("ink.zip", ("--era", "current"), "--era is for a published checkpoint"),
+    ],
+)
+def test_an_option_for_another_kind_of_file_is_refused(
+    program: Program, place: Path, tmp_path: Path, file: str, option: tuple[str, str], words: str
+) -> None:
+    torch.save(small_states(), tmp_path / "selfie.pt")
+    program("models", "export", "ink", tmp_path / "ink.zip")
+    outcome = program("models", "import", tmp_path / file, "--name", "new", *option)
+    assert outcome.code == 2
+    assert words in outcome.err
+    assert not (place / "new").exists()
+
+
+def test_the_info_tells_of_ablations(program: Program, place: Path) -> None:
+    usual = program("models", "info", "ink").out
+    assert "instead of AdaLIN" not in usual
+    assert "no attention maps" not in usual
+    make_model(place / "ablated", dataclasses.replace(TINY, norm="gn", attention=False))
+    ablated = program("models", "info", "ablated").out
+    assert "normalisation gn throughout the decoder, instead of AdaLIN and LIN" in ablated
+    assert "no class activation map, and so no attention maps" in ablated
+
+
+def test_no_attention_of_a_model_without_it(program: Program, place: Path, tmp_path: Path) -> None:
+    make_model(place / "ablated", dataclasses.replace(TINY, attention=False))
+    picture = paint(tmp_path / "in/cat.png")
+    command = ("translate", picture, "--model", "ablated", "--output", tmp_path / "out")
+    outcome = program(*command, "--attention", "overlay")
+    assert outcome.code == 2
+    assert "--attention overlay: model ablated was trained without attention" in outcome.err
+    assert not (tmp_path / "out").exists()
+    for more in ((), ("--attention", "none")):
+        done = program(*command, *more, "--if-exists", "overwrite")
+        assert done.code == 0, done.err
+    assert [path.name for path in (tmp_path / "out").glob("*.png")] == ["cat.png"]
 
 
 def test_a_model_of_the_package_stays(program: Program, place: Path, tmp_path: Path) -> None:

@@ -2,126 +2,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
-import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from ugatit_batch.bundle import load_bundle
-from ugatit_batch.cli import cli
-from ugatit_batch.errors import UgatitBatchError
-from ugatit_training import loop
-from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.config import load_config, parse_config
 from ugatit_training.step import LOSS_NAMES
 
+from .training_place import RECIPE, Place, invoke
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from torch import Tensor
-
-RECIPE = """
-steps = 6
-image_size = 32
-load_size = 36
-light = true
-channels = 4
-residual_blocks = 1
-discriminator_channels = 4
-workers = 0
-report_every = 2
-sample_every = 4
-checkpoint_every = 3
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@dataclass
-class Place:
-    """A data set, a recipe, and where runs and models go."""
-
-    data: Path
-    recipe: Path
-    runs: Path
-    models: Path
-
-    def options(self) -> list[str]:
-        """What every call here needs."""
-        folders = ["--out", str(self.runs), "--models-dir", str(self.models)]
-        return ["--recipe", str(self.recipe), "--device", "cpu", *folders]
-
-    def steps_saved(self, name: str = "cat2dog") -> list[int]:
-        return [c.step for c in list_checkpoints(self.runs / name / "checkpoints")]
-
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    rng = np.random.default_rng(1)
-    data = tmp_path / "data/cat2dog"
-    for name, count in (("trainA", 3), ("trainB", 2)):
-        (data / name).mkdir(parents=True)
-        for index in range(count):
-            pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(data / name / f"{index}.png")
-    (tmp_path / "tiny.toml").write_text(RECIPE, "utf-8")
-    return Place(data, tmp_path / "tiny.toml", tmp_path / "runs", tmp_path / "models")
-
-
-@dataclass
-class Outcome:
-    """How a call ended, as `main` would have it."""
-
-    code: int
-    out: str
-    err: str
-
-
-def invoke(*arguments: object) -> Outcome:
-    result = CliRunner().invoke(cli, [str(a) for a in arguments], standalone_mode=False)
-    error = result.exception
-    if error is None:
-        return Outcome(result.return_value or 0, result.stdout, result.stderr)
-    if isinstance(error, UgatitBatchError):
-        return Outcome(error.exit_code, result.stdout, f"{result.stderr}{error.message}\n{error.hint}\n")
-    if isinstance(error, click.ClickException):
-        return Outcome(error.exit_code, result.stdout, f"{result.stderr}{error.format_message()}\n")
-    raise error
-
-
-@pytest.fixture
-def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
-    """Replace `train_step` by one that costs nothing, and sends a signal after so many."""
-
-    def install(interrupt_at: int = 0, number: int = 0, times: int = 1) -> list[int]:
-        taken: list[int] = []
-
-        def step(*_: Any) -> Tensor:
-            taken.append(len(taken) + 1)
-            if len(taken) == interrupt_at:
-                for _time in range(times):
-                    os.kill(os.getpid(), number)
-            return torch.full((len(LOSS_NAMES),), float(len(taken)))
-
-        monkeypatch.setattr(loop, "train_step", step)
-        return taken
-
-    return install
+def place(training: Place) -> Place:
+    return training
 
 
 # From pictures to a model
@@ -140,7 +44,7 @@ def test_a_data_set_becomes_a_model_that_translates(place: Place, tmp_path: Path
     assert (bundle.training["step"], bundle.licence, bundle.sources) == (2, "CC0-1.0", ("mine",))
     run = place.runs / "cat2dog"
     assert {path.name for path in run.iterdir() if path.name != ".lock"} == {
-        *("config.toml", "run.json", "metrics.jsonl", "samples", "checkpoints"),
+        *("config.toml", "run.json", "pictures.json", "metrics.jsonl", "samples", "checkpoints"),
     }
     for reverse in ([], ["--reverse"]):
         output = tmp_path / f"out{len(reverse)}"
@@ -185,7 +89,8 @@ def test_json_is_a_line_a_report(place: Place, pretend: Callable[..., list[int]]
     assert [line["step"] for line in lines] == [2, 3, 4, 6]
     run = place.runs / "cat2dog"
     assert lines[0].keys() == {
-        *("step", "steps", "losses", "learning_rate", "steps_per_second", "sample", "checkpoint"),
+        *("step", "steps", "losses", "learning_rate", "steps_per_second", "sample", "checkpoint", "memory"),
+        *("evaluation", "scores"),
     }
     assert lines[0]["steps"] == 6
     assert lines[0]["losses"] == dict.fromkeys(LOSS_NAMES, 1.5)
@@ -298,17 +203,13 @@ def test_a_model_from_elsewhere_is_not_replaced(
 # Dry run
 
 
-def test_dry_run_prints_a_recipe_without_torch(place: Place) -> None:
-    program = (
-        "import sys; from ugatit_batch.cli import cli; cli.main(sys.argv[1:], standalone_mode=False); "
-        "sys.exit(9 if 'torch' in sys.modules else 0)"
-    )
-    arguments = ["train", str(place.data), *place.options(), "--steps", "9", "--dry-run"]
-    ran = subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, encoding="utf-8", check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert parse_config(ran.stdout, "stdout") == load_config(str(place.recipe), {"steps": 9})
+def test_dry_run_prints_the_config_and_the_memory_it_needs(place: Place) -> None:
+    outcome = invoke("train", place.data, *place.options(), "--steps", 9, "--dry-run", "--device", "cpu")
+    assert outcome.code == 0
+    assert parse_config(outcome.out, "stdout") == load_config(str(place.recipe), {"steps": 9})
+    said = re.search(r"memory: a step needs ([\d.]+) MiB .* GiB are free on cpu", outcome.err)
+    assert said is not None
+    assert 1 < float(said[1]) < 500
     assert not place.runs.exists()
 
 

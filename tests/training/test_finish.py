@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -9,13 +10,15 @@ import torch
 
 from ugatit_batch import __version__
 from ugatit_batch.bundle import load_bundle
-from ugatit_batch.errors import BundleError, ConfigError
+from ugatit_batch.errors import BundleError, ConfigError, UsageError
 from ugatit_engines.torch_engine import load_generator
 from ugatit_training.checkpoint import list_checkpoints, save_checkpoint
+from ugatit_training.ema import Average
 from ugatit_training.finish import is_own_checkpoint, write_model
 from ugatit_training.generator import Generator
 from ugatit_training.model import UGATIT, Optimizers
 from ugatit_training.run_folder import RunInfo, model_belongs_to, open_run
+from ugatit_training.state import TrainingState
 
 from .published_reference import randomize
 from .tiny import tiny
@@ -49,8 +52,14 @@ def networks() -> UGATIT:
 def checkpoint(tmp_path: Path, networks: UGATIT) -> Path:
     run = tmp_path / "runs/ink"
     open_run(run, CONFIG, INFO)
-    optimizers = Optimizers(networks, CONFIG)
-    return save_checkpoint(run / "checkpoints", 7, networks, optimizers, keep=1).path
+    return save(run / "checkpoints", 7, networks)
+
+
+def save(folder: Path, step: int, networks: UGATIT, average: Average | None = None) -> Path:
+    state = TrainingState(networks, Optimizers(networks, CONFIG), average)
+    saved = save_checkpoint(folder, step, state, keep=2)
+    assert saved is not None
+    return saved.path
 
 
 def test_the_model_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
@@ -67,8 +76,9 @@ def test_the_model_says_what_it_is(checkpoint: Path, tmp_path: Path) -> None:
         "program": f"ugatit-batch {__version__}",
         "run": "0123",
         "step": 7,
+        "weights": "raw",
         "pictures": {"a": 5, "b": 7},
-        "config": asdict(CONFIG),
+        "config": asdict(CONFIG) | {"diff_augment": []},
     }
     assert [written.digest(d) for d in ("a2b", "b2a")] == [bundle.digest(d) for d in ("a2b", "b2a")]
     assert model_belongs_to(folder, INFO)
@@ -101,6 +111,37 @@ def test_fp32_keeps_every_bit(checkpoint: Path, tmp_path: Path, networks: UGATIT
     assert all(np.array_equal(weights[name], tensor.numpy()) for name, tensor in trained.items())
 
 
+def test_a_run_that_keeps_an_average_gives_that(checkpoint: Path, tmp_path: Path, networks: UGATIT) -> None:
+    average = Average(networks, 0.9)
+    for seed, generator in enumerate(average.generators()):
+        randomize(generator, seed + 10)
+    both = save(checkpoint.parent, 8, networks, average)
+    for weights, said, generators in (
+        (None, "ema", average.generators()),
+        ("ema", "ema", average.generators()),
+        ("raw", "raw", networks.generators()),
+    ):
+        bundle = write_model(both, "ink", tmp_path / "ink", storage="fp32", weights=weights)  # type: ignore[arg-type]
+        assert bundle.training["weights"] == said
+        for direction, generator in zip(("a2b", "b2a"), generators, strict=True):
+            found = bundle.weights(direction)  # type: ignore[arg-type]
+            assert all(np.array_equal(found[n], t.numpy()) for n, t in generator.state_dict().items())
+    assert write_model(checkpoint, "ink", tmp_path / "ink").training["weights"] == "raw"
+    with pytest.raises(UsageError, match="keeps no moving average"):
+        write_model(checkpoint, "ink", tmp_path / "none", weights="ema")
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_model_says_what_it_was_started_from(checkpoint: Path, tmp_path: Path) -> None:
+    started = dataclasses.replace(INFO, initial={"model": "wash", "a2b": "00ff"})
+    run = tmp_path / "runs/started"
+    open_run(run, CONFIG, started)
+    (run / "checkpoints").mkdir()
+    moved = checkpoint.rename(run / "checkpoints" / checkpoint.name)
+    bundle = write_model(moved, "ink", tmp_path / "ink")
+    assert load_bundle(bundle.path).training["initial"] == {"model": "wash", "a2b": "00ff"}
+
+
 def test_finishing_again_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
     folder = tmp_path / "ink"
     write_model(checkpoint, "ink", folder)
@@ -114,8 +155,8 @@ def test_a_later_checkpoint_replaces_the_model(checkpoint: Path, tmp_path: Path,
     first = write_model(checkpoint, "ink", tmp_path / "ink")
     with torch.no_grad():
         networks.a2b.out.weight.add_(1)
-    later = save_checkpoint(checkpoint.parent, 9, networks, Optimizers(networks, CONFIG), keep=2)
-    second = write_model(later.path, "ink", tmp_path / "ink")
+    later = save(checkpoint.parent, 9, networks)
+    second = write_model(later, "ink", tmp_path / "ink")
     assert second.training["step"] == 9
     assert second.digest("a2b") != first.digest("a2b")
     assert second.digest("b2a") == first.digest("b2a")

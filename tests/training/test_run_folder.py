@@ -14,6 +14,7 @@ from ugatit_training.loop import Step
 from ugatit_training.run_folder import (
     RunInfo,
     append_metrics,
+    check_run,
     cut_metrics,
     held,
     mark_of,
@@ -28,6 +29,20 @@ from .tiny import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
+_OTHERS: dict[str, Any] = {
+    "crop_scale": (0.5, 1.0),
+    "flip": 0.25,
+    "light": False,
+    "norm": "in",
+    "cam": "none",
+    "variance": "unbiased",
+    "precision": "bf16",
+    "ema": 0.9,
+    "diff_augment": ("color",),
+    "replay_pool": 50,
+    "seed": 1,
+    "image_size": 36,
+}
 INFO = RunInfo(
     mark="0123", source="/data/trainA", target="/data/trainB", domains=("cat", "dog"), pictures=(5, 7)
 )
@@ -88,12 +103,62 @@ def test_what_does_not_touch_the_weights_may_change(tmp_path: Path) -> None:
         "keep_checkpoints": 1,
         "working_mode": "native",
         "working_side": 512,
+        "evaluate_every": 11,
+        "tf32": False,
+        "share_fakes": False,
+        "join_passes": False,
+        "channels_last": False,
+        "fused_adam": False,
+        "compile": True,
+        "cuda_graphs": True,
+        "checkpoint_activations": True,
     }
     open_run(tmp_path, tiny(**changes), INFO)
     stored = parse_config((tmp_path / "config.toml").read_text("utf-8"), "config.toml")
     assert stored == tiny(**changes)
     may_not = {field.name for field in dataclasses.fields(stored)} - changes.keys()
-    assert {"seed", "precision", "learning_rate", "channels", "flip"} <= may_not
+    for name in sorted(may_not):
+        other = _OTHERS.get(name) or getattr(stored, name) * 2
+        with pytest.raises(ConfigError, match=rf"{name} was "):
+            open_run(tmp_path, tiny(**{name: other}), INFO)
+
+
+WASH = {"model": "wash", "a2b": "00ff"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "words"),
+    [
+        ({}, WASH, "started without --init-from"),
+        (WASH, {}, "started from model wash"),
+        (WASH, {"model": "ink", "a2b": "0001"}, "started from model wash"),
+        (WASH, {"model": "ink", "a2b": "00ff", "b2a": "0001"}, "started from model wash"),
+        (WASH, WASH, None),
+        (WASH, {"model": "copy", "a2b": "00ff"}, None),
+        (WASH, {"model": "wash", "a2b": "0001"}, None),
+    ],
+)
+def test_another_beginning_is_refused(
+    tmp_path: Path, before: dict[str, str], now: dict[str, str], words: str | None
+) -> None:
+    open_run(tmp_path, tiny(), dataclasses.replace(INFO, initial=before))
+    wanted = dataclasses.replace(INFO, initial=now)
+    if words is not None:
+        with pytest.raises(ConfigError, match=words):
+            open_run(tmp_path, tiny(), wanted)
+        assert read_info(tmp_path / "run.json").initial == before
+        return
+    assert open_run(tmp_path, tiny(), wanted).initial == now, "read again while there is no checkpoint"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/step-00000002.pt").write_bytes(b"")
+    assert (
+        open_run(tmp_path, tiny(), dataclasses.replace(INFO, initial=now | {"model": "more"})).initial == now
+    )
+
+
+def test_looking_writes_nothing(tmp_path: Path) -> None:
+    assert check_run(tmp_path / "run", tiny(), INFO) == INFO
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

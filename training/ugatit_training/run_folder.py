@@ -2,9 +2,11 @@
 
 runs/NAME/
   config.toml      the resolved config
-  run.json         the run's own mark, its data and its domains
+  run.json         the run's own mark, its data, its domains, and the model that it started from
+  pictures.json    which pictures were found readable
   metrics.jsonl    one line a report
   samples/         sheets to look at
+  tensorboard/     the same for TensorBoard, where it was asked for
   checkpoints/
 """
 
@@ -13,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -25,7 +27,7 @@ from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.config import TrainConfig, config_to_toml, parse_config
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from ugatit_training.loop import Step
@@ -33,7 +35,10 @@ if TYPE_CHECKING:
 _MAY_CHANGE = frozenset(
     {
         *("steps", "workers", "report_every", "sample_every", "checkpoint_every", "keep_checkpoints"),
-        *("working_mode", "working_side"),
+        *("evaluate_every", "working_mode", "working_side"),
+        # How a step is computed, not what it computes.
+        *("tf32", "share_fakes", "join_passes", "channels_last", "fused_adam", "compile", "cuda_graphs"),
+        "checkpoint_activations",
     }
 )
 
@@ -56,6 +61,46 @@ class RunInfo:
     """Where the pictures come from, for the model's description."""
     licence: str = ""
     """Under which terms the model may be used."""
+    initial: Mapping[str, str] = field(default_factory=dict)
+    """The model that the generators started from, as `fine_tuning.Start.record` has it; empty for none."""
+
+
+def check_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
+    """Look whether a folder may hold this run: it is free, or it holds the same one. Writes nothing.
+
+    Args:
+        run: the folder.
+        config: what is to be trained.
+        wanted: on what, with the mark of `mark_of`; its `sources` and `licence`, where they say anything,
+            replace older ones, and so does its `initial` while there is no checkpoint.
+
+    Returns:
+        What the folder is to say of the run.
+
+    Raises:
+        ConfigError: the folder holds a run with another config, other pictures or another beginning, or one
+            that is further on.
+    """
+    info = run / "run.json"
+    if not info.is_file():
+        return wanted
+    found = read_info(info)
+    _check_same_config(run, config)
+    _check_steps(run, config)
+    for name in ("source", "target", "domains"):
+        if getattr(found, name) != getattr(wanted, name):
+            raise ConfigError(
+                f"{run}: this run was started with {name} {getattr(found, name)}, "
+                f"not {getattr(wanted, name)}",
+                "use another --name, or give the same folders",
+            )
+    _check_same_start(run, found.initial, wanted.initial)
+    return replace(
+        wanted,
+        sources=wanted.sources or found.sources,
+        licence=wanted.licence or found.licence,
+        initial=found.initial if list_checkpoints(run / "checkpoints") else wanted.initial,
+    )
 
 
 def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
@@ -64,34 +109,17 @@ def open_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
     Args:
         run: the folder.
         config: what is to be trained.
-        wanted: on what, with the mark of `mark_of`; its `sources` and `licence`, where they say anything,
-            replace older ones.
+        wanted: as in `check_run`.
 
     Returns:
         What the folder now says of the run.
 
     Raises:
-        ConfigError: the folder holds a run with another config or other pictures, or one that is further on.
+        ConfigError: as `check_run`.
         DiskFullError, OutputError: it cannot be written.
     """
-    info = run / "run.json"
-    if info.is_file():
-        found = read_info(info)
-        _check_same_config(run, config)
-        _check_steps(run, config)
-        for name in ("source", "target", "domains"):
-            if getattr(found, name) != getattr(wanted, name):
-                raise ConfigError(
-                    f"{run}: this run was started with {name} {getattr(found, name)}, "
-                    f"not {getattr(wanted, name)}",
-                    "use another --name, or give the same folders",
-                )
-        wanted = replace(
-            wanted,
-            sources=wanted.sources or found.sources,
-            licence=wanted.licence or found.licence,
-        )
-    with replacing(info) as partial:
+    wanted = check_run(run, config, wanted)
+    with replacing(run / "run.json") as partial:
         partial.write_text(json.dumps(asdict(wanted), indent=2, ensure_ascii=False) + "\n", "utf-8")
     with replacing(run / "config.toml") as partial:
         partial.write_text(config_to_toml(config), "utf-8")
@@ -142,6 +170,7 @@ def read_info(path: Path) -> RunInfo:
         data = json.loads(path.read_text("utf-8"))
         for name in ("domains", "pictures", "sources"):
             data[name] = tuple(data.get(name, ()))
+        data["initial"] = dict(data.get("initial", {}))
         return RunInfo(**data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: damaged: {error}", "use another --name") from error
@@ -157,6 +186,16 @@ def _check_same_config(run: Path, config: TrainConfig) -> None:
     if changed:
         words = ", ".join(f"{k} was {before[k]}, now {now[k]}" for k in changed)
         raise ConfigError(f"{run}: a run with another config is there: {words}", "use another --name")
+
+
+def _check_same_start(run: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """A model made anew under the same name, and a copy under another, are the same beginning."""
+    digests = [{k: v for k, v in initial.items() if k != "model"} for initial in (before, now)]
+    if before.get("model") == now.get("model") or (before and now and digests[0] == digests[1]):
+        return
+    started = f"from model {before.get('model')}" if before else "without --init-from"
+    same = f"--init-from {before.get('model')}" if before else "leave --init-from out"
+    raise ConfigError(f"{run}: this run was started {started}", f"use another --name, or {same}")
 
 
 def _check_steps(run: Path, config: TrainConfig) -> None:
@@ -179,6 +218,7 @@ def append_metrics(run: Path, report: Step) -> None:
         "learning_rate": report.learning_rate,
         "steps_per_second": round(report.steps_per_second, 4),
         **report.losses,
+        **report.scores,
     }
     path = run / "metrics.jsonl"
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from ugatit_batch.cli import shared
 
@@ -67,12 +68,18 @@ def info(*, model: str, models_dir: Path | None) -> None:
     for direction in bundle.directions:
         count = sum(array.size for array in bundle.weights(direction).values())
         click.echo(f"{bundle.describe_direction(direction)}: {count:,} parameters, checksum right")
+    if bundle.generator.norm != "adalin":
+        click.echo(f"normalisation {bundle.generator.norm} throughout the decoder, instead of AdaLIN and LIN")
+    if not bundle.generator.attention:
+        click.echo("no class activation map, and so no attention maps")
 
 
 @command.command("import")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--name", help="Of the model.  [default: the file's]")
-@click.option("--domains", default="A,B", show_default=True, help="Names of A and B.")
+@click.option(
+    "--domains", default="A,B", show_default=True, help="Names of A and B, of a published checkpoint."
+)
 @click.option(
     "--era",
     type=click.Choice(["current", "before-2019-08-27", "before-2019-08-07"]),
@@ -87,9 +94,21 @@ def info(*, model: str, models_dir: Path | None) -> None:
     show_default=True,
     help="Of a checkpoint of this program.",
 )
+@click.option(
+    "--weights",
+    type=click.Choice(["raw", "ema"]),
+    help="Of a checkpoint of this program: as trained, or their average.  [default: ema where it has one]",
+)
 @shared.models_dir_option
 def import_command(
-    *, file: Path, name: str | None, domains: str, era: str, direction: str, models_dir: Path | None
+    *,
+    file: Path,
+    name: str | None,
+    domains: str,
+    era: str,
+    direction: str,
+    weights: str | None,
+    models_dir: Path | None,
 ) -> None:
     """Take in a model.
 
@@ -104,7 +123,11 @@ def import_command(
     from ugatit_training.published import import_checkpoint
 
     place = shared.models_folder(models_dir)
-    own = is_own_checkpoint(file)
+    archived = file.suffix.lower() == ".zip"
+    own = not archived and is_own_checkpoint(file)
+    _refuse_given("a checkpoint of this program", own, "direction", "weights")
+    _refuse_given("a published checkpoint", not own and not archived, "domains", "era")
+    names = shared.read_domains(domains)
     name = check_name(name or (file.parent.parent.name if own else file.stem))
     folder = model_folder(name, place)
     if folder.exists():
@@ -112,20 +135,25 @@ def import_command(
             f"{name}: there is a model of that name in {folder}",
             f"use --name, or `ugatit-batch models remove {name}` first",
         )
-    if file.suffix.lower() == ".zip":
+    if archived:
         bundle = import_archive(file, name, folder)
     elif own:
         wanted = DIRECTIONS if direction == "both" else (cast("Direction", direction),)
-        bundle = write_model(file, name, folder, wanted)
+        bundle = write_model(file, name, folder, wanted, weights=cast(Any, weights))
     else:
-        first, _, second = domains.partition(",")
-        imported = import_checkpoint(
-            file, name=name, domains=(first or "A", second or "B"), era=cast(Any, era)
-        )
+        imported = import_checkpoint(file, name=name, domains=names, era=cast(Any, era))
         for note in imported.notes:
             click.echo(note, err=True)
         bundle = save_bundle(imported.bundle, imported.weights, folder)
     click.echo(f"model {bundle.name} ({bundle.describe_directions()}) is in {bundle.path}", err=True)
+
+
+def _refuse_given(kind: str, fits: bool, *options: str) -> None:
+    """Options on the command line that concern another kind of file; variables may stay set."""
+    context = click.get_current_context()
+    for option in options:
+        if not fits and context.get_parameter_source(option) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{option} is for {kind}, which this file is not.")
 
 
 @command.command()

@@ -79,6 +79,18 @@ def engine_options(command: CommandT) -> CommandT:
     )
 
 
+def read_domains(text: str) -> tuple[str, str]:
+    """The two names of a `--domains` value.
+
+    Raises:
+        UsageError: it is not two names with a comma between.
+    """
+    first, _, second = (part.strip() for part in text.partition(","))
+    if not first or not second or "," in second:
+        raise click.UsageError(f"--domains {text}: give two names with a comma between, such as photo,ink.")
+    return first, second
+
+
 def models_folder(given: Path | None) -> Path:
     """The user's models folder."""
     from ugatit_batch.models import default_models_dir

@@ -175,6 +175,7 @@ def command(
     ugatit-batch translate cat.jpg --model ink -o drawing.png --attention overlay
     """  # noqa: D301 - click needs the character, not the backslash
     from ugatit_batch.display import TranslateDisplay
+    from ugatit_batch.errors import UsageError
     from ugatit_batch.images.write import Encoding
     from ugatit_batch.jobs import Settings, choose_sizing, run
     from ugatit_batch.planning import Naming, plan
@@ -183,6 +184,11 @@ def command(
     encoding = Encoding(cast(Any, format_), quality, cast(Any, alpha), cast(Any, metadata))
     with shared.opened_model(model, models_dir) as bundle:
         direction = shared.choose_direction(bundle, reverse)
+        if kinds and not bundle.generator.attention:
+            raise UsageError(
+                f"--attention {kinds[0]}: model {bundle.name} was trained without attention, it has no map",
+                "leave --attention out, or use another model",
+            )
         label = bundle.name + ("-reverse" if reverse else "")
         naming = Naming(output, label, encoding, template, cast(Any, kinds))
         planned = plan(inputs, naming, recursive)
