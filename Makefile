@@ -7,7 +7,7 @@ PACKAGES := ugatit_batch training engines plugins
 # Folders too: their time changes when a file goes.
 SOURCES := $(shell find $(PACKAGES) -not -name '*.pyc' -not -name __pycache__) pyproject.toml README.md LICENSE NOTICE
 
-.PHONY: demo test slow check bench format clean
+.PHONY: demo test slow check bench gpu format clean
 
 demo: $(VENV)/.wheel-demo  ## real photographs through the model that comes with the project
 	$(BIN)/python scripts/demo_pictures.py demo-output/photos
@@ -16,7 +16,7 @@ demo: $(VENV)/.wheel-demo  ## real photographs through the model that comes with
 	$(BIN)/python scripts/contact_sheet.py demo-output/photos demo-output/ink demo-output/sheet.png
 
 test: $(VENV)/.wheel $(VENV)/.dev  ## the tests, against the built wheel
-	UGATIT_BATCH_TEST_WHEEL=1 $(BIN)/pytest
+	UGATIT_BATCH_TEST_WHEEL=1 $(BIN)/pytest -n logical --dist loadfile
 
 slow: $(VENV)/.wheel $(VENV)/.dev  ## the long repetitions
 	UGATIT_BATCH_TEST_WHEEL=1 $(BIN)/pytest -m slow
@@ -32,12 +32,21 @@ bench: $(VENV)/.wheel  ## throughput beside the bare network, and beside the pub
 	$(BIN)/ugatit-batch bench
 	$(BIN)/python benchmarks/folder_run.py
 
+# On a machine with an NVIDIA GPU, by the Python that is there (PyTorch 2.11 or later, pytest): nothing is
+# installed but the wheels of WHEELS, if that is given, and those into gpu-output alone.
+GPU_PYTHON ?= python3
+GPU_OUT ?= gpu-output
+gpu:  ## the gpu tests, the step benchmark and a real training: make gpu SOURCE=photos TARGET=drawings
+	$(if $(WHEELS),$(GPU_PYTHON) -m pip install --quiet --no-deps --no-index --target $(GPU_OUT)/packages $(WHEELS)/*.whl)
+	PYTHONPATH=$(CURDIR):$(CURDIR)/training:$(CURDIR)/engines:$(GPU_OUT)/packages \
+		$(GPU_PYTHON) scripts/gpu_check.py --source $(SOURCE) --target $(TARGET) --out $(GPU_OUT) $(GPU_FLAGS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf dist build demo-output
+	rm -rf dist build demo-output gpu-output
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
