@@ -70,6 +70,10 @@ class _Meter:
     count: int = 0
     started: float = field(default_factory=time.perf_counter)
 
+    def restart(self) -> None:
+        """Count from now on: what came after the last step was no step."""
+        self.started = time.perf_counter()
+
     def add(self, losses: Tensor) -> None:
         self.sums = losses if self.sums is None else self.sums + losses
         self.count += 1
@@ -80,7 +84,7 @@ class _Meter:
             return {}, 0.0
         values = world.mean(self.sums / self.count).tolist()
         rate = self.count / (time.perf_counter() - self.started)
-        self.sums, self.count, self.started = None, 0, time.perf_counter()
+        self.sums, self.count = None, 0
         return dict(zip(LOSS_NAMES, values, strict=True)), rate
 
 
@@ -170,6 +174,7 @@ def train(
             yield report
             if last:
                 return
+            meter.restart()
 
 
 def _check_finite(report: Step, weights: Iterable[Tensor], run: Path) -> None:
