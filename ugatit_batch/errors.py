@@ -15,7 +15,8 @@ UgatitBatchError            1
 ├── PictureError            1   one input could not be read; the others go on
 ├── OutputError             1   one output could not be written; the others go on
 ├── DatasetError            1   the training pictures cannot be used
-└── TrainingDivergedError   1   a loss is no longer a finite number
+├── TrainingDivergedError   1   a loss is no longer a finite number
+└── ProcessLostError        1   another process of a training of several has ended
 
 Every message says which file or option, what was wrong, and (as `hint`) what to do next.
 Knows nothing of pictures, models or the command line.
@@ -111,3 +112,7 @@ class DatasetError(UgatitBatchError):
 
 class TrainingDivergedError(UgatitBatchError):
     """A loss is no longer a finite number."""
+
+
+class ProcessLostError(UgatitBatchError):
+    """Another process of a training of several has ended."""

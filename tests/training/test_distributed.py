@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import distributed
 
 from ugatit_batch.bundle import load_bundle
 from ugatit_batch.cli import train_run
-from ugatit_batch.errors import ConfigError, DeviceError
+from ugatit_batch.errors import ConfigError, DeviceError, ProcessLostError
 from ugatit_training.acceleration import check_device, make_step
 from ugatit_training.checkpoint import list_checkpoints
 from ugatit_training.config import config_to_toml
@@ -222,6 +223,19 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DeviceError, match="process 2 of this machine has no GPU") as caught:
         own_device(torch.device("cuda:0"))
     assert "--nproc-per-node" in caught.value.hint
+
+
+def test_a_process_that_is_gone_is_called_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(distributed, "new_group", lambda **_: None)
+    monkeypatch.setattr(distributed, "get_rank", lambda: 1)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    with pytest.raises(ProcessLostError, match="another process"), open_world(CPU):
+        raise RuntimeError("[../gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:1")
+    with pytest.raises(RuntimeError, match="shape mismatch"), open_world(CPU):
+        raise RuntimeError("shape mismatch")
 
 
 def test_cuda_graphs_need_a_gpu_and_one_process() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +20,6 @@ from ugatit_training.step import LOSS_NAMES
 from .tiny import CPU, assert_identical, domain_folders, newest, run_to, tiny, with_workers
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor
 
     from ugatit_training.config import TrainConfig
@@ -327,3 +326,64 @@ def test_an_absurd_learning_rate_diverges(domains: Domains, tmp_path: Path) -> N
     for checkpoint in list_checkpoints(tmp_path / "checkpoints"):
         state = torch.load(checkpoint.path, weights_only=True)["networks"]
         assert all(tensor.isfinite().all() for tensor in state.values())
+
+
+# Evaluating
+
+
+class Evaluations:
+    """Stands for `evaluate`: remembers when it was called, and fails at one step."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.steps: list[int] = []
+        self._fails_at = fails_at
+
+    def __call__(self, _state: TrainingState, step: int) -> tuple[Path, dict[str, float]]:
+        self.steps.append(step)
+        if step == self._fails_at:
+            raise DatasetError("bad.png: no picture", "take it out")
+        return Path("evaluations"), {"kid_a2b": float(step)}
+
+
+def evaluated(config: TrainConfig, domains: Domains, run: Path, evaluate: Evaluations, stop: int = 0) -> None:
+    taken = 0
+
+    def should_stop() -> bool:
+        nonlocal taken
+        taken += 1
+        return taken == stop
+
+    list(train(config, domains, run, CPU, should_stop, evaluate=evaluate))
+
+
+def test_a_run_is_evaluated_when_it_is_due_and_at_its_end(
+    domains: Domains, tmp_path: Path, pretend: Pretend
+) -> None:
+    pretend()
+    evaluations = Evaluations()
+    config = tiny(steps=7, evaluate_every=3, report_every=100)
+    evaluated(config, domains, tmp_path, evaluations)
+    assert evaluations.steps == [3, 6, 7]
+    scores = [line for line in read_metrics(tmp_path) if "kid_a2b" in line]
+    assert scores == [{"step": step, "kid_a2b": step} for step in (3, 6, 7)]
+
+
+def test_a_failed_evaluation_loses_no_step(domains: Domains, tmp_path: Path, pretend: Pretend) -> None:
+    pretend()
+    config = tiny(steps=6, evaluate_every=2, checkpoint_every=2)
+    with pytest.raises(DatasetError):
+        evaluated(config, domains, tmp_path, Evaluations(fails_at=4))
+    assert steps_saved(tmp_path) == [2, 4]
+    evaluations = Evaluations()
+    evaluated(config, domains, tmp_path, evaluations)
+    assert evaluations.steps == [6]
+
+
+def test_whoever_stops_a_run_does_not_wait_for_an_evaluation(
+    domains: Domains, tmp_path: Path, pretend: Pretend
+) -> None:
+    pretend()
+    evaluations = Evaluations()
+    evaluated(tiny(steps=6, evaluate_every=2), domains, tmp_path, evaluations, stop=2)
+    assert evaluations.steps == []
+    assert steps_saved(tmp_path) == [2]

@@ -113,11 +113,3 @@ def test_without_logits_the_patches_alone_count() -> None:
     assert discriminator_loss(real, fake).item() == pytest.approx(expected, rel=1e-6)
     expected = np.mean((double(fake.patches) - 1) ** 2)
     assert adversarial_loss(fake).item() == pytest.approx(expected, rel=1e-6)
-
-
-def test_without_logits_there_is_no_generator_cam_loss() -> None:
-    logits = torch.randn(2, 2)
-    for source, target in ((None, None), (logits, None), (None, logits)):
-        loss = generator_cam_loss(source, target)
-        assert loss.shape == ()
-        assert loss == 0

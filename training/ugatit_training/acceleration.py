@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ugatit_training.state import TrainingState
 
 
-def check_device(config: TrainConfig, device: torch.device, world: World) -> None:
+def check_device(config: TrainConfig, device: torch.device, world: World = ALONE) -> None:
     """Refuse what a device cannot do.
 
     Raises:
@@ -89,6 +89,11 @@ def float32_products(config: TrainConfig) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a GPU the current one, whose streams are recorded and waited for."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def peak(device: torch.device) -> int | None:

@@ -130,6 +130,7 @@ def _load(checkpoint: Checkpoint, state: TrainingState) -> tuple[int, list[Tenso
         for name in ("generators", "discriminators"):
             optimizer: torch.optim.Adam = getattr(optimizers, name)
             optimizer.load_state_dict(_with_own_settings(content[name], optimizer))
+            _lay_out_as_parameters(optimizer)
         if state.average is not None:
             state.average.load_state_dict(content["ema"])
         pool, pools = networks.replay, list(content["replay"])
@@ -147,6 +148,17 @@ def _load(checkpoint: Checkpoint, state: TrainingState) -> tuple[int, list[Tenso
             f"{checkpoint.path}: damaged checkpoint: {error}",
             "move that file away: the same command goes on from the one before",
         ) from error
+
+
+def _lay_out_as_parameters(optimizer: torch.optim.Adam) -> None:
+    """Give moments their parameters' strides, which are others after a change of `channels_last`.
+
+    Fused Adam and the exchange between processes go through memory, not through indices.
+    """
+    for parameter, entry in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            own = torch.empty_like(parameter, memory_format=torch.preserve_format)
+            entry[name] = own.copy_(entry[name])
 
 
 def _with_own_settings(saved: Mapping[str, Any], optimizer: torch.optim.Adam) -> dict[str, Any]:

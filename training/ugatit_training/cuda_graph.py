@@ -34,6 +34,7 @@ class GraphedStep:
     def __init__(self, step: Callable[[Draw], Tensor]) -> None:
         self._step = step
         self._taken = 0
+        self._stream: torch.cuda.Stream | None = None
         self._recorded: tuple[torch.cuda.CUDAGraph, Draw, Tensor] | None = None
 
     def __call__(self, draw: Draw) -> Tensor:
@@ -53,7 +54,8 @@ class GraphedStep:
 
     def _warm_up(self, draw: Draw) -> Tensor:
         # What is first used on the default stream cannot be recorded.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # One stream for all of them: memory is kept for each stream apart.
+        stream = self._stream = self._stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             losses = self._step(draw)
@@ -65,6 +67,7 @@ class GraphedStep:
         own = copy.deepcopy(draw)
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        with torch.cuda.graph(graph):
+        # Other threads go on: the one that pins pictures allocates, which would spoil a global recording.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = self._step(own)
         return graph, own, losses

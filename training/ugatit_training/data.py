@@ -60,19 +60,22 @@ def find_domains(source: Path, target: Path) -> Domains:
     return Domains(_pictures(source), _pictures(target))
 
 
+def list_pictures(folder: Path) -> tuple[Path, ...]:
+    """The pictures below a folder, by their suffix and sorted by path; hidden files are none."""
+    return tuple(
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+
+
 def _pictures(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise DatasetError(
             f"{folder}: no such folder",
             "a data set has the folders trainA and trainB; or give --source DIR and --target DIR",
         )
-    found = tuple(
-        sorted(
-            p
-            for p in folder.rglob("*")
-            if p.suffix.lower() in PICTURE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-        )
-    )
+    found = list_pictures(folder)
     if not found:
         raise DatasetError(f"{folder}: no picture in it", "put the training pictures there")
     return found
@@ -173,6 +176,8 @@ def draws(
             raise batch
         first = step * every + world.rank * count
         a, b = (to_network(pixels, device) for pixels in batch)
+        if config.channels_last:
+            a, b = (x.contiguous(memory_format=torch.channels_last) for x in (a, b))
         augment = _noise(config, first, count) if config.diff_augment else None
         replay = None
         if config.replay_pool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import distributed
 
-from ugatit_batch.errors import ConfigError, DeviceError
+from ugatit_batch.errors import ConfigError, DeviceError, ProcessLostError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,7 +97,7 @@ class World:
 
 
 ALONE = World()
-_PATIENCE = timedelta(hours=24)  # while the main process looks at the pictures, or evaluates
+_PATIENCE = timedelta(hours=24)
 
 
 def is_distributed() -> bool:
@@ -142,7 +142,15 @@ def open_world(device: torch.device) -> Iterator[World]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if on_gpu else "gloo", device_id=device if on_gpu else None)
     try:
+        # While the others wait for the main process: it looks at the pictures, or evaluates.
         group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
         yield World(distributed.get_rank(), distributed.get_world_size(), group)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        # Neither gloo nor NCCL says more than that a connection is gone.
+        if "gloo" in str(error) or isinstance(error, distributed.DistError):
+            raise ProcessLostError(
+                "another process of this training has ended", "see what it says; the same command goes on"
+            ) from error
+        raise
     finally:
         distributed.destroy_process_group()

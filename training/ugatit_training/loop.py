@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from ugatit_batch.atomic import remove_partials
 from ugatit_batch.errors import TrainingDivergedError
-from ugatit_training.acceleration import check_device, float32_products, make_step, peak
+from ugatit_training.acceleration import check_device, current, float32_products, make_step, peak
 from ugatit_training.checkpoint import list_checkpoints, resume, save_checkpoint
 from ugatit_training.data import draws
 from ugatit_training.distributed import ALONE
 from ugatit_training.model import learning_rate
-from ugatit_training.run_folder import append_metrics, cut_metrics
+from ugatit_training.run_folder import append_metrics, append_scores, cut_metrics
 from ugatit_training.samples import write_samples
 from ugatit_training.state import new_state
 from ugatit_training.step import LOSS_NAMES
@@ -56,7 +56,7 @@ class Step:
     scores: Mapping[str, float] = field(default_factory=dict)
     """What the evaluation found, by name, such as kid_a2b."""
     memory: int | None = None
-    """Peak of what has been allocated on a GPU since the run began, in bytes."""
+    """The most that this program has had allocated on the GPU so far, in bytes."""
 
 
 Evaluate = Callable[["TrainingState", int], tuple["Path", Mapping[str, float]]]
@@ -135,7 +135,7 @@ def train(
 
     meter = _Meter()
     networks, optimizers = state.networks, state.optimizers
-    with float32_products(config):
+    with float32_products(config), current(device):
         take_step = make_step(state, config, world)
         for step, draw in enumerate(draws(domains, config, done, device, world), done + 1):
             # step
@@ -146,31 +146,35 @@ def train(
             last = world.any(should_stop()) or step == config.steps
             sampling = last or step % config.sample_every == 0
             saving = last or step % config.checkpoint_every == 0
-            evaluating = config.evaluate_every > 0 and (
-                step == config.steps or step % config.evaluate_every == 0
-            )
+            every = config.evaluate_every
+            due = every > 0 and (step == config.steps or step % every == 0)
+            evaluating = due and not (last and step < config.steps)
             if not (sampling or saving or evaluating or step % config.report_every == 0):
                 continue
             losses, rate = meter.take(world)
             report = Step(step, config.steps, losses, optimizers.learning_rate, rate, memory=peak(device))
             _check_finite(report, networks.parameters() if saving else (), run)
 
-            # sample, evaluate
+            if world.main:
+                append_metrics(run, report)
+
+            # sample
             if sampling and world.main:
                 sheet = write_samples(state.best_generators, domains, config, run / "samples", step)
                 report = dataclasses.replace(report, sample=sheet)
-            if evaluating and evaluate is not None:
-                if world.main:
-                    folder, scores = evaluate(state, step)
-                    report = dataclasses.replace(report, evaluation=folder, scores=scores)
-                world.wait()
-            if world.main:
-                append_metrics(run, report)
 
             # save
             if saving:
                 saved = save_checkpoint(run / "checkpoints", step, state, config.keep_checkpoints, world)
                 report = dataclasses.replace(report, checkpoint=saved.path if saved else None)
+
+            # evaluate: after saving, since it takes long and may fail
+            if evaluating and evaluate is not None and world.main:
+                folder, scores = evaluate(state, step)
+                append_scores(run, step, scores)
+                report = dataclasses.replace(report, evaluation=folder, scores=scores)
+            if evaluating:
+                world.wait()
             yield report
             if last:
                 return

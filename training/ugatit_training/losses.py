@@ -45,13 +45,8 @@ def identity_loss(translated: Tensor, original: Tensor) -> Tensor:
     return F.l1_loss(translated.float(), original.float())
 
 
-def generator_cam_loss(source_logits: Tensor | None, target_logits: Tensor | None) -> Tensor:
-    """Equation 7: cross-entropy of the auxiliary classifier η, source pictures → 1, target pictures → 0.
-
-    Without a CAM there are no logits, and the loss is 0.
-    """
-    if source_logits is None or target_logits is None:
-        return torch.zeros(())
+def generator_cam_loss(source_logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Equation 7: cross-entropy of the auxiliary classifier η, source pictures → 1, target pictures → 0."""
     source, target = source_logits.float(), target_logits.float()
     return F.binary_cross_entropy_with_logits(
         source, torch.ones_like(source)

@@ -83,7 +83,7 @@ class Optimizers:
             ],
             lr=config.learning_rate if self._shared is None else self._shared,
             betas=(0.5, 0.999),
-            fused=config.fused_adam,
+            fused=config.fused_adam or None,  # False would turn PyTorch's own default off, too
             capturable=self._shared is not None,
         )
 

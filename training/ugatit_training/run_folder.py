@@ -6,6 +6,7 @@ runs/NAME/
   pictures.json    which pictures were found readable
   metrics.jsonl    one line a report
   samples/         sheets to look at
+  evaluations/     sheets and numbers of evaluations on the way, where they were asked for
   tensorboard/     the same for TensorBoard, where it was asked for
   checkpoints/
 """
@@ -78,9 +79,10 @@ def check_run(run: Path, config: TrainConfig, wanted: RunInfo) -> RunInfo:
         What the folder is to say of the run.
 
     Raises:
-        ConfigError: the folder holds a run with another config, other pictures or another beginning, or one
-            that is further on.
+        ConfigError: the folder holds a run with another config, other pictures or another beginning, one
+            that is further on, or one of which nobody can tell.
     """
+    _check_complete(run)
     info = run / "run.json"
     if not info.is_file():
         return wanted
@@ -176,11 +178,37 @@ def read_info(path: Path) -> RunInfo:
         raise ConfigError(f"{path}: damaged: {error}", "use another --name") from error
 
 
-def _check_same_config(run: Path, config: TrainConfig) -> None:
+def read_config(run: Path) -> TrainConfig:
+    """Read a run's `config.toml`.
+
+    Raises:
+        ConfigError: it is missing, cannot be read, or is no config.
+    """
     path = run / "config.toml"
-    if not path.is_file():
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigError(
+            f"{path}: cannot be read: {reason}", "bring that file back, or use another run"
+        ) from error
+    return parse_config(text, str(path))
+
+
+def _check_complete(run: Path) -> None:
+    """Without these files, checkpoints could be gone on with under any config and on any pictures."""
+    for name in ("config.toml", "run.json"):
+        if not (run / name).is_file() and list_checkpoints(run / "checkpoints"):
+            raise ConfigError(
+                f"{run}: a run without its {name}: it cannot be told whether it is the same one",
+                "bring it back, or use another --name",
+            )
+
+
+def _check_same_config(run: Path, config: TrainConfig) -> None:
+    if not (run / "config.toml").is_file():
         return
-    before = asdict(parse_config(path.read_text("utf-8"), str(path)))
+    before = asdict(read_config(run))
     now = asdict(config)
     changed = [k for k in now if now[k] != before[k] and k not in _MAY_CHANGE]
     if changed:
@@ -218,9 +246,11 @@ def append_metrics(run: Path, report: Step) -> None:
         "learning_rate": report.learning_rate,
         "steps_per_second": round(report.steps_per_second, 4),
         **report.losses,
-        **report.scores,
     }
-    path = run / "metrics.jsonl"
+    _append(run / "metrics.jsonl", line)
+
+
+def _append(path: Path, line: Mapping[str, float]) -> None:
     try:
         with path.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
@@ -228,13 +258,37 @@ def append_metrics(run: Path, report: Step) -> None:
         raise explain_os_error(error, path) from error
 
 
+def append_scores(run: Path, step: int, scores: Mapping[str, float]) -> None:
+    """Add what an evaluation found to `metrics.jsonl`, as a line of its own.
+
+    Raises:
+        DiskFullError, OutputError: it cannot be written.
+    """
+    if scores:
+        _append(run / "metrics.jsonl", {"step": step, **scores})
+
+
 def read_metrics(run: Path) -> list[dict[str, float]]:
-    """The lines of `metrics.jsonl`; a last line that a kill cut short is left out."""
+    """The lines of `metrics.jsonl`.
+
+    Left out are a last line that a kill cut short, and lines that are not JSON objects of numbers with a
+    step.
+    """
     path = run / "metrics.jsonl"
     if not path.is_file():
         return []
-    lines = path.read_text("utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    return [found for line in lines[:-1] if (found := _read_line(line)) is not None]
+
+
+def _read_line(line: str) -> dict[str, float] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or type(found.get("step")) is not int:
+        return None
+    return found if all(type(value) in (int, float) for value in found.values()) else None
 
 
 def cut_metrics(run: Path, step: int) -> None:

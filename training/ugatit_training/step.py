@@ -186,6 +186,7 @@ def _generator_losses(players: Players, draw: Draw, made: _Made, config: TrainCo
 
 
 def _cam_loss(source: GeneratorOutput, target: GeneratorOutput) -> Tensor:
+    """Equation 7; 0 on the same device where there is no CAM."""
     if source.logits is None or target.logits is None:
         return source.attention.new_zeros(())
     return generator_cam_loss(source.logits, target.logits)

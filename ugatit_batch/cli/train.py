@@ -61,7 +61,11 @@ if TYPE_CHECKING:
     help="Read every picture, and look for copies, before the first step.",
 )
 @click.option("--tensorboard", is_flag=True, help="Losses and samples for TensorBoard, in RUN/tensorboard.")
-@click.option("--dry-run", is_flag=True, help="Only print the resolved config, and the memory it needs.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only print the resolved config and the memory it needs; pictures are not looked at.",
+)
 @shared.json_option
 @shared.models_dir_option
 @shared.verbose_option
@@ -123,9 +127,11 @@ def command(
             click.echo(note, err=True)
         click.echo(config_to_toml(config), nl=False)
         from ugatit_engines.devices import choose_device, free_memory
+        from ugatit_training.acceleration import check_device
         from ugatit_training.memory import statement
 
         chosen = choose_device(device)
+        check_device(config, chosen)
         click.echo(statement(config, chosen, free_memory(chosen)), err=True)
         return 0
 

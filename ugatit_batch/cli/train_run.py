@@ -33,7 +33,7 @@ from ugatit_training.memory import check as check_memory
 from ugatit_training.run_folder import RunInfo, check_run, held, mark_of, model_belongs_to, open_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from types import FrameType
 
@@ -90,13 +90,14 @@ def run_training(wanted: Wanted) -> int:
     with contextlib.ExitStack() as stack:
         if main_process():
             # Before the others are waited for: where this fails, so does everything.
-            _check_model_name(wanted)
+            _check_beforehand(wanted)
             stack.enter_context(held(wanted.run))
         world = stack.enter_context(open_world(device))
         return _train(wanted, pictures, device, world)
 
 
-def _check_model_name(wanted: Wanted) -> None:
+def _check_beforehand(wanted: Wanted) -> None:
+    """What needs neither the device nor the run folder: TensorBoard, and whose model has the name."""
     if wanted.tensorboard:
         from ugatit_training.tensorboard import check_installed
 
@@ -111,17 +112,20 @@ def _check_model_name(wanted: Wanted) -> None:
 
 def _train(wanted: Wanted, pictures: Domains, device: torch.device, world: World) -> int:
     config, run = wanted.config, wanted.run
-    memory: list[str] = []
-    with _agreed(world) as others_go_on:
+    warnings: list[str] = []
+    notes = list(wanted.notes)
+    evaluation, initial, start = None, None, wanted.start
+    with _agreed(world) as main_came_through:
         if world.main:
-            memory = _memory(wanted, device)
-        warnings = _prepare(wanted, pictures, world) if world.main else []
-    if not others_go_on():
+            notes += _memory(wanted, device)
+            if config.evaluate_every:
+                evaluation = _evaluation(wanted, device)
+            if start is not None and start.bundle is not None:
+                initial = initial_weights(start.bundle, config)
+            warnings = _prepare(wanted, pictures, world)
+    if not main_came_through():
         return 1
-    start = wanted.start
-    initial = None if start is None or start.bundle is None else initial_weights(start.bundle, config)
 
-    evaluation = _evaluation(wanted, device) if world.main and config.evaluate_every else None
     done = _steps_done(run) if world.main else 0
     a, b = wanted.domains
     title = f"{wanted.name}: {a} ({len(pictures.a)}) → {b} ({len(pictures.b)}) on {device}"
@@ -138,7 +142,7 @@ def _train(wanted: Wanted, pictures: Domains, device: torch.device, world: World
         ) as display,
     ):
         if world.main:
-            for note in (*wanted.notes, *memory):
+            for note in notes:
                 display.note(note)
             for warning in warnings:
                 display.warn(warning)
@@ -151,12 +155,10 @@ def _train(wanted: Wanted, pictures: Domains, device: torch.device, world: World
                 log.add(report)
             if wanted.as_json and world.main:
                 click.echo(_json_line(report))
-    stopped = should_stop.number if report is not None and report.step < config.steps else 0
+    stopped = report is not None and report.step < config.steps
     if world.main:
-        _finish(wanted, report, stopped=report is not None and report.step < config.steps)
-    if report is not None and report.step < config.steps:
-        return 130 if stopped == signal.SIGINT else 0
-    return 0
+        _finish(wanted, report, stopped=stopped)
+    return 130 if stopped and should_stop.number == signal.SIGINT else 0
 
 
 def _memory(wanted: Wanted, device: torch.device) -> list[str]:
@@ -238,7 +240,7 @@ def _finish(wanted: Wanted, report: Step | None, *, stopped: bool) -> None:
 
 
 @contextlib.contextmanager
-def _agreed(world: World) -> Iterator[Any]:
+def _agreed(world: World) -> Iterator[Callable[[], bool]]:
     """Tell the other processes whether the main one came through the block; the answer is for after it."""
     went_well: list[bool] = []
     try:
