@@ -6,7 +6,7 @@ losses into the discriminators, each pass runs on its own, and Adam is PyTorch's
 the original adds a step to print its losses.
 
 All take turns in blocks of steps, on the same pictures; medians of the blocks count. On a GPU, blocks are
-timed by events.
+timed by events. A way that fails is left out and told. With `--save`, the figures are kept after every round.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import torch
 from torch.nn import functional as F
 
 from ugatit_batch import __version__
 from ugatit_engines.devices import choose_device
-from ugatit_engines.measure import alternate, describe_machine, keep_record
+from ugatit_engines.measure import describe_machine, keep_record
 from ugatit_training.acceleration import check_device, float32_products, make_step
 from ugatit_training.config import TrainConfig, paper_load_size
 from ugatit_training.distributed import ALONE
@@ -35,7 +36,7 @@ from ugatit_training.normalization import clip_rho
 from ugatit_training.state import new_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -47,6 +48,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "ours": {},
     "compiled": {"compile": True},
     "recorded": {"cuda_graphs": True},
+    "contiguous": {"channels_last": False},
+    "contiguous, recorded": {"channels_last": False, "cuda_graphs": True},
     "compiled and recorded": {"compile": True, "cuda_graphs": True},
     "bf16": {"precision": "bf16"},
     "bf16, recorded": {"precision": "bf16", "cuda_graphs": True},
@@ -125,68 +128,141 @@ def _cross(source: Tensor | None, target: Tensor | None) -> Tensor:
     ) + F.binary_cross_entropy_with_logits(target, torch.zeros_like(target))
 
 
-def measure(options: argparse.Namespace) -> dict[str, object]:
-    """All figures of one call of this program, for JSON."""
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    device = choose_device(options.device)
-    config = TrainConfig(
-        light=not options.full,
-        image_size=options.size,
-        load_size=paper_load_size(options.size),
-        channels=options.channels,
-        discriminator_channels=options.channels,
-        batch_size=options.batch_size,
-    )
-    generator = torch.Generator().manual_seed(0)
-    a, b = torch.rand(2, options.batch_size, 3, options.size, options.size, generator=generator) * 2 - 1
-    draw = Draw(a.to(device), b.to(device))
+class Measurement:
+    """All ways that still run, and what they have given.
 
-    plain = dataclasses.replace(config, channels_last=False)
-    steps: dict[str, Callable[[Draw], Tensor]] = {
-        "published": PublishedStep(new_state(plain, device).networks, plain)
-    }
-    for way in options.ways:
-        asked = dataclasses.replace(config, **WAYS[way])
-        check_device(asked, device, ALONE)
-        steps[way] = make_step(new_state(asked, device), asked)
+    Args:
+        options: of this program.
+    """
 
-    def block(take_step: Callable[[Draw], Tensor]) -> Callable[[], float]:
-        def rate() -> float:
-            with float32_products(config):
-                seconds = _seconds(take_step, draw, options.block, device)
-            return float(options.block / seconds)
+    def __init__(self, options: argparse.Namespace) -> None:
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        self.options = options
+        self.device = choose_device(options.device)
+        self.config = TrainConfig(
+            light=not options.full,
+            image_size=options.size,
+            load_size=paper_load_size(options.size),
+            channels=options.channels,
+            discriminator_channels=options.channels,
+            batch_size=options.batch_size,
+        )
+        if any(WAYS[way].get("compile") for way in options.ways):
+            from torch._dynamo import config as dynamo
 
-        return rate
+            # Beyond so many versions of one function PyTorch goes on without compiling; ways share them.
+            dynamo.recompile_limit = 64
+        generator = torch.Generator().manual_seed(0)
+        shape = (2, options.batch_size, 3, options.size, options.size)
+        a, b = torch.rand(shape, generator=generator) * 2 - 1
+        self.draw = Draw(a.to(self.device), b.to(self.device))
+        self.steps: dict[str, Callable[[Draw], Tensor]] = {}
+        self.failed: dict[str, str] = {}
+        self.rounds: list[dict[str, float]] = []
 
-    for name, take_step in steps.items():  # compiling and recording stay out of the figures
+    def run(self) -> Iterator[None]:
+        """Let all take turns until there are enough rounds or the time is up; yields after each round."""
+        options = self.options
+        names = ["published", *options.ways]
+        for name in names:
+            compiled = WAYS.get(name, {}).get("compile", False)
+            if compiled and options.seconds is not None:
+                if self._unmeasured():  # compiling may take the rest of the time
+                    self._turn()
+                    yield
+                if self._time_is_up():
+                    self._fail(name, "out of time before it was compiled")
+                    continue
+            self._prepare(name)
+        if not self._time_is_up():
+            self._round()  # does not count
+        while self._unmeasured() or (len(self.rounds) < options.rounds and not self._time_is_up()):
+            self._turn()
+            yield
+
+    def _unmeasured(self) -> bool:
+        return any(all(name not in one for one in self.rounds) for name in self.steps)
+
+    def _time_is_up(self) -> bool:
+        seconds = self.options.seconds
+        return seconds is not None and time.time() - psutil.Process().create_time() >= seconds
+
+    def _prepare(self, name: str) -> None:
+        """Build a way and take its first steps: compiling and recording stay out of the figures."""
         started = time.perf_counter()
-        for _ in range(options.warm_up):
-            take_step(draw)
-        print(f"{name}: {options.warm_up} steps in {time.perf_counter() - started:.1f} s", file=sys.stderr)
-    rounds = []
-    for rates in alternate({name: block(step) for name, step in steps.items()}, options.rounds):
-        rounds.append(rates)
+        try:
+            if name == "published":
+                plain = dataclasses.replace(self.config, channels_last=False)
+                self.steps[name] = PublishedStep(new_state(plain, self.device).networks, plain)
+            else:
+                asked = dataclasses.replace(self.config, **WAYS[name])
+                check_device(asked, self.device, ALONE)
+                self.steps[name] = make_step(new_state(asked, self.device), asked)
+            with float32_products(self.config):
+                for _ in range(self.options.warm_up):
+                    self.steps[name](self.draw)
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        except Exception as error:  # noqa: BLE001 - the other ways go on
+            self._fail(name, error)
+            return
+        seconds = time.perf_counter() - started
+        words = f"{name}: {self.options.warm_up} steps in {seconds:.1f} s"
+        print(words, file=sys.stderr, flush=True)
+
+    def _fail(self, name: str, reason: Exception | str) -> None:
+        self.steps.pop(name, None)
+        words = reason if isinstance(reason, str) else f"{type(reason).__name__}: {reason}"
+        self.failed[name] = words[:2000]
+        print(f"{name} is left out: {words}", file=sys.stderr, flush=True)
+        if name == "published":
+            raise RuntimeError("there is nothing to compare with")
+
+    def _round(self) -> dict[str, float]:
+        """Steps a second, by way."""
+        rates: dict[str, float] = {}
+        for name, take_step in list(self.steps.items()):
+            try:
+                with float32_products(self.config):
+                    seconds = _seconds(take_step, self.draw, self.options.block, self.device)
+            except Exception as error:  # noqa: BLE001 - the other ways go on
+                self._fail(name, error)
+            else:
+                rates[name] = self.options.block / seconds
+        return rates
+
+    def _turn(self) -> None:
+        rates = self._round()
+        self.rounds.append(rates)
         words = "  ".join(f"{name} {1000 / rate:.4g} ms" for name, rate in rates.items())
-        print(f"round {len(rounds)} of {options.rounds}: {words}", file=sys.stderr, flush=True)
-    return {
-        "command": shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
-        "to_published": {
-            way: round(statistics.median(one[way] / one["published"] for one in rounds), 3)
-            for way in options.ways
-        },
-        "milliseconds": {
-            name: round(1000 / statistics.median(one[name] for one in rounds), 3) for name in steps
-        },
-        "steps": options.rounds * options.block,
-        "rounds": [{name: round(1000 / rate, 3) for name, rate in one.items()} for one in rounds],
-        "size": options.size,
-        "batch_size": options.batch_size,
-        "channels": options.channels,
-        "light": config.light,
-        "machine": dataclasses.asdict(describe_machine(device)),
-        "version": __version__,
-    }
+        counted = f"round {len(self.rounds)} of {self.options.rounds}"
+        print(f"{counted}: {words}", file=sys.stderr, flush=True)
+
+    def figures(self) -> dict[str, object]:
+        """All that is known so far, for JSON."""
+        options, rounds = self.options, self.rounds
+        measured = [way for way in options.ways if any(way in one for one in rounds)]
+        return {
+            "command": shlex.join(["python", "benchmarks/train_step.py", *sys.argv[1:]]),
+            "to_published": {
+                way: round(statistics.median(one[way] / one["published"] for one in rounds if way in one), 3)
+                for way in measured
+            },
+            "milliseconds": {
+                way: round(1000 / statistics.median(one[way] for one in rounds if way in one), 3)
+                for way in ("published", *measured)
+            },
+            "failed": dict(self.failed),
+            "steps": len(rounds) * options.block,
+            "rounds": [{name: round(1000 / rate, 3) for name, rate in one.items()} for one in rounds],
+            "size": options.size,
+            "batch_size": options.batch_size,
+            "channels": options.channels,
+            "light": self.config.light,
+            "machine": dataclasses.asdict(describe_machine(self.device)),
+            "version": __version__,
+        }
 
 
 def _seconds(take_step: Callable[[Draw], Tensor], draw: Draw, count: int, device: torch.device) -> float:
@@ -214,7 +290,7 @@ def sentence(figures: dict[str, object], machine: dict[str, object]) -> str:
     ways = ", ".join(f"{way} {ratio} ({milliseconds[way]} ms)" for way, ratio in ratios.items())
     return (
         f"On {where}, PyTorch {machine['torch']}: a training step ({kind}, batch {figures['batch_size']}) of "
-        f"the published program takes {milliseconds['published']} ms; times its speed: {ways}."
+        f"the published program takes {milliseconds['published']} ms; times its speed: {ways or 'none'}."
     )
 
 
@@ -226,6 +302,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--full", action="store_true", help="full generators instead of light ones")
     parser.add_argument("--rounds", type=int, default=9, help="of which the median counts")
+    parser.add_argument("--seconds", type=float, help="since the program began: no round is begun after them")
     parser.add_argument("--block", type=int, default=1, help="steps in a round, each way")
     parser.add_argument("--warm-up", type=int, default=1, help="steps before, each way; 4 to record")
     parser.add_argument("--ways", default="ours", help=f"with ; between: {'; '.join(WAYS)}; all")
@@ -242,17 +319,26 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
-def main() -> None:
-    """Measure, print, and keep the figures where that was asked for."""
+def main() -> int:
+    """Measure, print, and keep the figures where that was asked for; returns 1 where a way failed."""
     options = parse()
-    figures = measure(options)
-    machine = figures["machine"]
-    assert isinstance(machine, dict)
-    line = sentence(figures, machine)
-    print(line)
-    if options.save:
-        print(keep_record(options.results, options.save, figures, line))
+    measurement = Measurement(options)
+
+    def keep() -> str:
+        figures = measurement.figures()
+        machine = figures["machine"]
+        assert isinstance(machine, dict)
+        line = sentence(figures, machine)
+        kept = keep_record(options.results, options.save, figures, line) if options.save else ""
+        return f"{line}\n{kept}".strip()
+
+    for _ in measurement.run():
+        keep()
+    print(keep())  # with what failed after the last round
+    for name, reason in measurement.failed.items():
+        print(f"{name} failed: {' '.join(reason.split())[:300]}")
+    return int(bool(measurement.failed))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

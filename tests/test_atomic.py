@@ -58,7 +58,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_no_room_and_no_quota_are_both_a_full_disk(number: int) -> None:
-    assert isinstance(explain_os_error(OSError(number, os.strerror(number)), Path("a")), DiskFullError)
+    error = explain_os_error(OSError(number, os.strerror(number)), Path("a"))
+    assert isinstance(error, DiskFullError)
+    assert "--" not in error.hint, "commands call that option differently"
 
 
 def test_other_errors_name_the_file_and_the_reason(tmp_path: Path) -> None:
@@ -66,7 +68,8 @@ def test_other_errors_name_the_file_and_the_reason(tmp_path: Path) -> None:
     target = tmp_path / "file" / "a.png"
     with pytest.raises(OutputError, match=r"a\.png: cannot be written: ") as caught, replacing(target):
         raise AssertionError("not reached")
-    assert "--output" in caught.value.hint
+    assert "output folder" in caught.value.hint
+    assert "--" not in caught.value.hint, "commands call that option differently"
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ def explain_os_error(error: OSError, target: Path) -> DiskFullError | OutputErro
     if error.errno in _FULL:
         return DiskFullError(
             f"{target}: the disk is full",
-            "free some room, or write to another disk with --output, and run the same command again",
+            "free some room and run the same command again, or choose an output folder on another disk",
         )
     reason = error.strerror or str(error)
-    return OutputError(f"{target}: cannot be written: {reason}", "choose another folder with --output")
+    return OutputError(f"{target}: cannot be written: {reason}", "choose another output folder")
 
 
 @contextlib.contextmanager

@@ -115,7 +115,8 @@ def test_a_run_shows_its_discriminators_and_its_losses(
 @pytest.mark.parametrize(
     ("model", "options", "code", "words"),
     [
-        ("nothing", [], 4, "nothing: no such model"),
+        ("nothing", [], 4, "nothing: no such model, run or checkpoint"),
+        ("runs/checkpoints/none.pt", [], 4, "runs/checkpoints/none.pt: no such model, run or checkpoint"),
         ("oneway", ["--reverse"], 2, "only translates"),
         ("ink", ["--device", "tpu"], 2, "--device tpu"),
         ("ink", ["--protocol", "fid"], 2, "--protocol"),
@@ -136,7 +137,20 @@ def test_wrong_calls_say_what_was_wrong(
     outcome = program("evaluate", model, *folders, "-o", tmp_path / "out", *options)
     assert outcome.code == code
     assert words in outcome.err
+    assert "--model " not in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_not_there_is_called_one(
+    training: Place, folders: list[object], tmp_path: Path
+) -> None:
+    assert invoke("train", training.data, *training.options(), "--steps", 2).code == 0
+    missing = training.runs / "cat2dog/checkpoints/none.pt"
+    outcome = invoke("evaluate", missing, *folders, "-o", tmp_path / "out")
+    assert outcome.code == 4
+    assert f"{missing}: no such model, run or checkpoint" in outcome.err
+    assert "a checkpoint in one" in outcome.err
+    assert "models import" not in outcome.err
 
 
 def test_folders_that_cannot_be_used_are_named(program: Program, tmp_path: Path) -> None:

@@ -310,3 +310,24 @@ def test_the_model_of_a_run_with_an_average_has_the_average(place: Place, tmp_pa
         assert imported.code == 0, imported.err
     digests = {name: load_bundle(place.models / name).digest("a2b") for name in ("cat2dog", "raw", "ema")}
     assert digests["ema"] == digests["cat2dog"] != digests["raw"]
+
+
+def test_a_run_without_its_config_is_not_gone_on_with(training: Place) -> None:
+    assert invoke("train", training.data, *training.options(), "--steps", 2).code == 0
+    (training.runs / "cat2dog/config.toml").unlink()
+    again = invoke("train", training.data, *training.options(), "--steps", 4, "--batch-size", 2)
+    assert again.code == 2
+    assert "a run without its config.toml" in again.err
+    assert training.steps_saved() == [2]
+
+
+def test_numbers_beyond_all_machines_are_refused(training: Place) -> None:
+    options = [training.data, *training.options()]
+    seed = invoke("train", *options, "--dry-run", "--set", "seed=99999999999999999999")
+    assert (seed.code, seed.out) == (2, "")
+    assert "seed = 99999999999999999999: must be below 2**63" in seed.err
+    for batch, words in ((10**9, "a training step needs"), (10**19, "too large to be counted")):
+        refused = invoke("train", *options, "--set", f"batch_size={batch}")
+        assert refused.code == 4
+        assert words in refused.err
+    assert not training.steps_saved()

@@ -250,6 +250,13 @@ def test_values_out_of_range_name_the_field(line: str) -> None:
     assert caught.value.hint
 
 
+def test_a_seed_has_63_bits() -> None:
+    assert parse_config(f"seed = {2**63 - 1}", "mine.toml").seed == 2**63 - 1
+    for seed in (2**63, 99999999999999999999):
+        with pytest.raises(ConfigError, match=f"seed = {seed}: must be below"):
+            load_config("light", {"seed": seed})
+
+
 def test_a_pool_below_0_is_not_called_a_small_one() -> None:
     with pytest.raises(ConfigError, match="replay_pool = -1: must not be below 0"):
         parse_config("replay_pool = -1", "mine.toml")

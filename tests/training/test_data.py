@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ugatit_batch.errors import DatasetError
-from ugatit_training.data import Domains, draws, find_domains, to_network
+from ugatit_training.data import Domains, draws, find_domains, list_pictures, to_network
 from ugatit_training.diff_augment import NUMBERS
 from ugatit_training.distributed import ALONE, World
 from ugatit_training.draw import AUGMENTED, Draw
@@ -325,3 +325,11 @@ def test_one_domain_cannot_lie_in_the_other(folders: tuple[Path, Path]) -> None:
     for pair in ((source, source.parent), (source.parent, source)):
         with pytest.raises(DatasetError, match="in both domains"):
             find_domains(*pair)
+
+
+def test_pictures_are_found_by_suffix_below_the_folder_and_sorted(tmp_path: Path) -> None:
+    for name in ("b.PNG", "deep/a.jpg", "a.png", ".hidden.png", "notes.txt", "folder.png/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    names = ["a.png", "b.PNG", "deep/a.jpg", "folder.png/c.png"]
+    assert list_pictures(tmp_path) == tuple(tmp_path / name for name in names)

@@ -10,7 +10,7 @@ import pytest
 from ugatit_batch.errors import DatasetError
 from ugatit_training import data_checks
 from ugatit_training.data import Domains, find_domains
-from ugatit_training.data_checks import Checked, check_pictures, find_tests
+from ugatit_training.data_checks import Checked, check_pictures, find_test_folders, find_tests
 
 from ..fakes import paint
 
@@ -38,7 +38,8 @@ def memory(tmp_path: Path) -> Path:
 
 def check(data: Path, memory: Path, per_step: int = 1) -> list[Checked]:
     domains = find_domains(data / "trainA", data / "trainB")
-    return list(check_pictures(domains, find_tests(data), per_step, memory))
+    tests = find_tests(data / "trainA", data / "trainB")
+    return list(check_pictures(domains, tests, per_step, memory))
 
 
 @pytest.fixture
@@ -194,8 +195,20 @@ def test_few_pictures_are_told(data: Path, memory: Path, monkeypatch: pytest.Mon
 
 def test_there_need_be_no_tests(data: Path, memory: Path) -> None:
     domains = find_domains(data / "trainA", data / "trainB")
-    assert find_tests(data.parent) == NONE
+    assert find_tests(data.parent / "trainA", data.parent / "trainB") == NONE
     assert len(list(check_pictures(domains, NONE, 1, memory))) == 9
+
+
+def test_tests_are_those_beside_each_training_folder(data: Path, tmp_path: Path) -> None:
+    a, b = data / "trainA", data / "trainB"
+    assert find_test_folders(a, b) == (data / "testA", data / "testB")
+    found = find_tests(a, b)
+    assert found == find_domains(data / "testA", data / "testB")
+    assert find_tests(b, a) == find_tests(a, data / "testB") == NONE
+    (data / "testB").rename(tmp_path / "testB")
+    assert find_test_folders(a, b) == (data / "testA", None)
+    assert find_tests(a, b) == Domains(found.a, ())
+    assert find_test_folders(a, tmp_path / "trainB") == (data / "testA", tmp_path / "testB")
 
 
 def test_work_runs_only_a_little_ahead_of_the_reader() -> None:

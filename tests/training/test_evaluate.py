@@ -333,6 +333,12 @@ def test_a_run_takes_the_test_folders_beside_its_own(tmp_path: Path) -> None:
     assert find_test_pictures(*train) == domains_of(*train)
 
 
+def test_a_bad_line_does_not_spoil_the_loss_curves(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step, "cycle_a": 1.0, "cycle_b": 2.0}) for step in range(3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([lines[0], "oops", "7", *lines[1:]]) + "\n")
+    assert write_loss_chart(tmp_path, tmp_path / "out") == tmp_path / "out/losses.png"
+
+
 def test_loss_curves_are_those_of_the_run(tmp_path: Path) -> None:
     assert write_loss_chart(tmp_path, tmp_path / "out") is None
     lines = [{"step": step, "cycle_a": 1.0, "cycle_b": 2.0} for step in range(3)]

@@ -137,3 +137,7 @@ def test_once_there_is_a_checkpoint_the_model_is_not_needed(tmp_path: Path) -> N
     assert find_start("start", tmp_path / "nowhere", run) == dataclasses.replace(found, bundle=None)
     with pytest.raises(ModelNotFoundError):
         find_start("other", tmp_path / "nowhere", run)
+    for spoil in (lambda: (run / "config.toml").write_bytes(b"\xff"), (run / "config.toml").unlink):
+        spoil()
+        with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
+            find_start("start", tmp_path / "models", run)

@@ -175,6 +175,13 @@ def test_damage_is_named(checkpoint: Path, tmp_path: Path) -> None:
             write_model(checkpoint, "ink", tmp_path / "ink")
     assert not (tmp_path / "ink").exists()
     checkpoint.write_bytes(content)
+    config = checkpoint.parent.parent / "config.toml"
+    whole = config.read_bytes()
+    for spoil in (lambda: config.write_bytes(b"steps = 1 # \xff"), config.unlink):
+        spoil()
+        with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
+            write_model(checkpoint, "ink", tmp_path / "ink")
+    config.write_bytes(whole)
     (checkpoint.parent.parent / "run.json").unlink()
     with pytest.raises(ConfigError, match=r"run\.json"):
         write_model(checkpoint, "ink", tmp_path / "ink")

@@ -10,6 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ugatit_batch.errors import MemoryLacksError
+from ugatit_training import memory
 from ugatit_training.acceleration import make_step
 from ugatit_training.config import TrainConfig
 from ugatit_training.draw import Draw
@@ -184,3 +185,81 @@ def test_where_nothing_fits_the_hint_says_how_much_would_be_needed() -> None:
         check(FRUGAL, CPU, 2**20)
     least = need(dataclasses.replace(FRUGAL, image_size=32, load_size=36), "cpu").total
     assert refused.value.hint.endswith(f"even with --size 32 it needs {gib(least)}")
+
+
+# Absurd sizes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"batch_size": 2, "diff_augment": ("color",), "replay_pool": 100, "precision": "bf16"},
+        {"share_fakes": False, "checkpoint_activations": True},
+    ],
+    ids=lambda changes: ", ".join(changes) or "plain",
+)
+@pytest.mark.parametrize("parts", [3, 4, 7])
+def test_parts_beyond_the_third_add_what_tracing_them_finds(changes: dict[str, Any], parts: int) -> None:
+    config = modest(**changes, accumulate=parts)
+    assert need(config, "cpu") == _trace_step(config, at_once=False)
+
+
+@pytest.fixture
+def parts_traced(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """`batch_size` and `accumulate` of what is traced from now on."""
+    seen: list[tuple[int, int]] = []
+    plain = memory._trace_step
+
+    def watched(config: TrainConfig, *, at_once: bool) -> MemoryNeed:
+        seen.append((config.batch_size, config.accumulate))
+        assert config.accumulate <= 3
+        return plain(config, at_once=at_once)
+
+    monkeypatch.setattr(memory, "_trace_step", watched)
+    return seen
+
+
+def test_a_large_batch_is_refused_at_once(parts_traced: list[tuple[int, int]]) -> None:
+    config = modest(batch_size=2000)
+    with pytest.raises(MemoryLacksError, match="a training step needs") as refused:
+        check(config, CPU, GIB)
+    assert "--batch-size 1 --set accumulate=2000 (" in refused.value.hint
+    assert (1, 3) in parts_traced
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 10**9}, {"accumulate": 10**9}])
+def test_an_absurd_batch_is_refused_without_looking_further(
+    changes: dict[str, int], parts_traced: list[tuple[int, int]]
+) -> None:
+    with pytest.raises(MemoryLacksError, match="a training step needs") as refused:
+        check(modest(**changes), CPU, 64 * GIB)
+    assert len(parts_traced) == 1
+    assert refused.value.hint.startswith("the pictures of a step alone take ")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"batch_size": 10**n} for n in (12, 13, 15, 18, 19, 30)),
+        {"channels": 10**10},
+        {"image_size": 2**40, "load_size": 2**40},
+        {"replay_pool": 10**20},
+    ],
+    ids=str,
+)
+def test_what_cannot_be_counted_is_too_much(changes: dict[str, int]) -> None:
+    config = dataclasses.replace(TrainConfig(light=True), **changes)  # type: ignore[arg-type]
+    for look in (statement, check):
+        with pytest.raises(MemoryLacksError, match="too large to be counted") as refused:
+            look(config, CPU, 64 * GIB)
+        assert refused.value.hint
+
+
+def test_other_errors_are_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(config: TrainConfig, *, at_once: bool) -> MemoryNeed:
+        raise RuntimeError("sizes do not match")
+
+    monkeypatch.setattr(memory, "_trace_step", broken)
+    with pytest.raises(RuntimeError, match="sizes do not match"):
+        need(modest())

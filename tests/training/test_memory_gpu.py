@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -11,8 +12,11 @@ import torch
 from ugatit_training.acceleration import float32_products, make_step
 from ugatit_training.config import TrainConfig, paper_load_size
 from ugatit_training.draw import Draw
-from ugatit_training.memory import need
+from ugatit_training.memory import gib, need
 from ugatit_training.state import new_state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,7 +31,9 @@ GPU = torch.device("cuda", 0)
     [{}, {"checkpoint_activations": True}, {"precision": "bf16"}, {"fused_adam": False}],
     ids=lambda changes: ", ".join(changes) or "plain",
 )
-def test_five_steps_take_what_is_predicted(side: int, changes: dict[str, Any]) -> None:
+def test_five_steps_take_what_is_predicted(
+    side: int, changes: dict[str, Any], record_property: Callable[[str, object], None]
+) -> None:
     config = TrainConfig(light=True, image_size=side, load_size=paper_load_size(side), **changes)
     gc.collect()
     torch.cuda.empty_cache()
@@ -41,4 +47,9 @@ def test_five_steps_take_what_is_predicted(side: int, changes: dict[str, Any]) -
         losses = [take_step(draw) for _ in range(5)]
     assert torch.stack(losses).isfinite().all()
     taken = torch.cuda.max_memory_allocated(GPU) - before
-    assert taken == pytest.approx(need(config, "cuda").total, rel=0.15)
+    predicted = need(config, "cuda").total
+    record_property("predicted", predicted)
+    record_property("taken", taken)
+    sys.stdout.write(f"\n{gib(predicted)} predicted, {gib(taken)} taken: {taken / predicted - 1:+.1%}\n")
+    # Workspaces of cuDNN and cuBLAS come from the same allocator, and are not predicted.
+    assert 0.9 * predicted <= taken <= 1.25 * predicted

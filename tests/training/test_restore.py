@@ -83,6 +83,9 @@ def test_damaged_files_are_named(run: Path) -> None:
     torch.save(content | {"ema": {"a2b.other": torch.zeros(1)}}, checkpoint)
     with pytest.raises(BundleError, match="its average is one of other networks"):
         restore_networks(checkpoint)
+    (run / "config.toml").write_bytes(b"steps = 1 # \xff")
+    with pytest.raises(ConfigError, match=r"config\.toml: cannot be read: not UTF-8"):
+        restore_networks(checkpoint)
     (run / "config.toml").unlink()
     with pytest.raises(ConfigError, match=r"config\.toml: cannot be read"):
         restore_networks(checkpoint)

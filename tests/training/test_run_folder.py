@@ -20,6 +20,7 @@ from ugatit_training.run_folder import (
     mark_of,
     model_belongs_to,
     open_run,
+    read_config,
     read_info,
     read_metrics,
 )
@@ -195,6 +196,51 @@ def test_a_damaged_run_is_named(tmp_path: Path, text: str) -> None:
     assert "--name" in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["config.toml", "run.json"])
+def test_checkpoints_without_what_they_belong_to_are_not_gone_on_with(tmp_path: Path, name: str) -> None:
+    open_run(tmp_path, tiny(), INFO)
+    (tmp_path / name).unlink()
+    if name == "config.toml":
+        open_run(tmp_path, tiny(batch_size=2), INFO)
+        (tmp_path / name).unlink()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/step-00000001.pt").write_bytes(b"")
+    for config in (tiny(), tiny(batch_size=2)):
+        with pytest.raises(ConfigError, match=f"a run without its {name}: ") as caught:
+            open_run(tmp_path, config, INFO)
+        assert caught.value.hint == "bring it back, or use another --name"
+    assert not (tmp_path / name).exists()
+
+
+def test_a_config_is_read_as_it_was_written(tmp_path: Path) -> None:
+    open_run(tmp_path, tiny(batch_size=3), INFO)
+    assert read_config(tmp_path) == tiny(batch_size=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"steps = 1 # \xff\n", "cannot be read: not UTF-8"),
+        (b"steps 1\n", "not TOML"),
+        (b"stops = 1\n", "unknown field"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, words: str) -> None:
+    open_run(tmp_path, tiny(), INFO)
+    path = tmp_path / "config.toml"
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=words):
+            open_run(tmp_path, tiny(), INFO)
+    with pytest.raises(ConfigError) as caught:
+        read_config(tmp_path)
+    assert caught.value.message.startswith(f"{path}: ")
+    assert words in caught.value.message
+
+
 # Metrics
 
 
@@ -228,6 +274,26 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path) -> None:
     append_metrics(tmp_path, report(20, 0.4))
     text = (tmp_path / "metrics.jsonl").read_text("utf-8")
     assert [json.loads(line)["step"] for line in text.splitlines()] == [10, 20]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"", b"oops", b"7", b"null", b"[1]", b'"step"', b"{}", b"\xff\xfe", b"[" * 100000),
+        b'{"cycle_a": 1}',
+        *(b'{"step": null}', b'{"step": "9"}', b'{"step": true}', b'{"step": 9, "cycle_a": "much"}'),
+    ],
+    ids=lambda line: line[:20].decode(errors="replace"),
+)
+def test_bad_lines_are_left_out(tmp_path: Path, line: bytes) -> None:
+    append_metrics(tmp_path, report(10, 0.5))
+    with (tmp_path / "metrics.jsonl").open("ab") as handle:
+        handle.write(line + b"\n")
+    append_metrics(tmp_path, report(20, 0.4))
+    assert [found["step"] for found in read_metrics(tmp_path)] == [10, 20]
+    cut_metrics(tmp_path, 15)
+    text = (tmp_path / "metrics.jsonl").read_text("utf-8")
+    assert [json.loads(found)["step"] for found in text.splitlines()] == [10]
 
 
 def test_there_need_be_no_metrics(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from ugatit_batch.images.sidecars import colour_map
 from ugatit_training.data import to_network
 from ugatit_training.model import UGATIT
 from ugatit_training.samples import COLUMNS, ROWS, sample_pixels, write_samples
+from ugatit_training.sheets import levels
 from ugatit_training.state import new_state
 
 from .tiny import CPU, tiny
@@ -96,6 +97,27 @@ def test_a_flat_attention_map(
         generator.cam.join.bias = torch.nn.Parameter(torch.full((16,), value))
     sheet = write_samples(networks.generators(), domains, config, tmp_path, 1)
     assert np.array_equal(cell(sheet, 0, "attention"), np.broadcast_to(colour_map()[0], (SIZE, SIZE, 3)))
+
+
+def test_attention_is_scaled_as_in_an_evaluation(
+    domains: Domains, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounding on a map far from 0 is no attention."""
+    config = tiny()
+    networks = UGATIT(config)
+    noise = 1e5 + 0.01 * torch.rand(1, 8, 8)
+    assert noise.max() > noise.min()
+    slope = torch.arange(64.0).view(1, 8, 8) - 90
+    for attention in (noise, slope):
+        for generator in networks.generators():
+            made = generator.forward
+            monkeypatch.setattr(
+                generator, "forward", lambda x, made=made, a=attention: made(x)._replace(attention=a)
+            )
+        sheet = write_samples(networks.generators(), domains, config, tmp_path, 1)
+        wanted = colour_map()[levels(attention[0].numpy(), SIZE)]
+        assert np.array_equal(cell(sheet, 0, "attention"), wanted)
+        assert (len(np.unique(wanted.reshape(-1, 3), axis=0)) == 1) == (attention is noise)
 
 
 @pytest.mark.parametrize(

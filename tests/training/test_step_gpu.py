@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,11 +13,12 @@ from torch import Tensor
 from ugatit_training.acceleration import float32_products, make_step, peak
 from ugatit_training.cuda_graph import WARM_UP
 from ugatit_training.data import find_domains
-from ugatit_training.draw import Draw
+from ugatit_training.diff_augment import NUMBERS
+from ugatit_training.draw import AUGMENTED, Draw
 from ugatit_training.loop import train
 from ugatit_training.state import TrainingState, new_state
 
-from .tiny import CPU, domain_folders, newest, run_to, tiny
+from .tiny import CPU, domain_folders, newest, run_to, tiny, with_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,13 +60,69 @@ def far_apart(ours: TrainingState, plain: TrainingState) -> float:
     return max(float((one - other).norm() / other.norm()) for one, other in pairs)
 
 
+RATES = [1e-6 * factor for factor in (1, 1, 1, 1, 8, 1, 8, 1)]
+"""Of the steps of a comparison: what is recorded is the first with WARM_UP before it, at a low rate."""
+APART = {"fp32": 0.1, "bf16": 0.25}
+"""How far two ways may move a network apart, in units of the movement. On a CPU, which adds in another order
+after a change of layout or of weights by 1e-7 of themselves: at most 0.012 in fp32 and 0.081 in bf16. With
+the rate that was recorded (0.65 to 0.69), or none after the recording (0.87 to 0.90), it is far more."""
+
+
+def weights(state: TrainingState) -> dict[str, Tensor]:
+    networks = state.networks
+    parts = {"a2b": networks.a2b, "b2a": networks.b2a, "a": networks.a, "b": networks.b}
+    return {
+        name: torch.cat([p.detach().double().flatten() for p in network.parameters()])
+        for name, network in parts.items()
+    }
+
+
+def assert_same_steps(config: TrainConfig, plain_config: TrainConfig) -> None:
+    """Losses, Adam's count and the movement of each network, over RATES."""
+    (ours, take_step), (plain, take_plain_step) = build(config), build(plain_config)
+    before = weights(ours)
+    for name, values in weights(plain).items():
+        assert torch.equal(values, before[name])
+    assert RATES[WARM_UP] == min(RATES) < max(RATES[WARM_UP + 1 :])
+    generator = torch.Generator().manual_seed(3)
+    for step, rate in enumerate(RATES):
+        pictures = draw(step, config)
+        count = len(pictures.a)
+        if config.diff_augment:
+            noise = torch.rand(count, AUGMENTED, NUMBERS, generator=generator)
+            pictures = dataclasses.replace(pictures, augment=noise.to(CUDA))
+        if config.replay_pool:
+            decisions = torch.tensor([[[i, 1 + step % 2]] * 2 for i in range(count)])
+            pictures = dataclasses.replace(pictures, replay=decisions.to(CUDA))
+        for state in (ours, plain):
+            state.optimizers.set_learning_rate(rate)
+        with float32_products(config):
+            losses, expected = take_step(pictures), take_plain_step(pictures)
+        bound = 2e-2 if config.precision == "bf16" else 1e-3
+        torch.testing.assert_close(losses, expected, rtol=bound, atol=0)
+    taken = {
+        int(entry["step"].item())
+        for state in (ours, plain)
+        for optimizer in (state.optimizers.generators, state.optimizers.discriminators)
+        for entry in optimizer.state.values()
+    }
+    assert taken == {len(RATES)}
+    ours_after, plain_after = weights(ours), weights(plain)
+    apart = {
+        name: float((ours_after[name] - plain_after[name]).norm() / (plain_after[name] - start).norm())
+        for name, start in before.items()
+    }
+    told = ", ".join(f"{name} {value:.4f}" for name, value in apart.items())
+    sys.stdout.write(f"\nmovements apart: {told}\n")
+    assert max(apart.values()) <= APART[config.precision]
+
+
 PLAIN: dict[str, Any] = {"share_fakes": False, "join_passes": False, "channels_last": False, "tf32": False}
 WAYS: dict[str, tuple[dict[str, Any], float]] = {
     "share_fakes": ({"share_fakes": True}, 1e-4),  # CUDA adds in no fixed order
     "join_passes": ({"join_passes": True}, 1e-4),
     "channels_last": ({"channels_last": True}, 1e-4),
     "checkpoint_activations": ({"checkpoint_activations": True}, 1e-4),
-    "compile": ({"compile": True}, 1e-3),
     "defaults, no tf32": ({"share_fakes": True, "join_passes": True, "channels_last": True}, 1e-4),
     "tf32": ({"tf32": True}, 0.3),
     "bf16": ({"precision": "bf16"}, 0.6),
@@ -93,52 +150,33 @@ def test_no_way_to_compute_a_step_changes_its_gradients(way: str) -> None:
     [
         {},
         {"precision": "bf16"},
-        {"compile": True},
         {"ema": 0.9, "replay_pool": 4, "diff_augment": ("color", "translation", "cutout")},
         {"accumulate": 2},
         {"light": False},
     ],
-    ids=["plain", "bf16", "compiled", "with everything", "accumulate", "full"],
+    ids=["plain", "bf16", "with everything", "accumulate", "full"],
 )
 def test_a_recorded_step_is_the_step(options: dict[str, Any]) -> None:
     config = dataclasses.replace(CONFIG, tf32=False, learning_rate=1e-6, **options)
-    recorded, take_recorded_step = build(dataclasses.replace(config, cuda_graphs=True))
-    plain, take_step = build(config)
-    generator = torch.Generator().manual_seed(3)
-    before = copy.deepcopy(recorded.networks.state_dict())
-    for step in range(WARM_UP + 5):
-        pictures = draw(step, config)
-        count = len(pictures.a)
-        if config.diff_augment:
-            noise = torch.rand(count, 6, 7, generator=generator)
-            pictures = dataclasses.replace(pictures, augment=noise.to(CUDA))
-        if config.replay_pool:
-            decisions = torch.tensor([[[i, 1 + step % 2]] * 2 for i in range(count)])
-            pictures = dataclasses.replace(pictures, replay=decisions.to(CUDA))
-        for state in (recorded, plain):
-            state.optimizers.set_learning_rate(1e-6 / (step + 1))
-        with float32_products(config):
-            losses, expected = take_recorded_step(pictures), take_step(pictures)
-        bound = 2e-2 if config.precision == "bf16" else 1e-3
-        torch.testing.assert_close(losses, expected, rtol=bound, atol=0)
-    taken = {
-        int(entry["step"].item())
-        for state in (recorded, plain)
-        for entry in state.optimizers.generators.state.values()
-    }
-    assert taken == {WARM_UP + 5}
-    weight = "a2b.out.weight"
-    moved = (recorded.networks.state_dict()[weight] - before[weight]).abs().max().item()
-    # Rates 1/1, 1/2 … 1/8 of 1e-6: a rate that was recorded with the graph would give 1.83 + 5/4 at most.
-    assert 1e-7 < moved < 2.8e-6
-    assert torch.equal(
-        recorded.networks.state_dict()[weight].isfinite(), plain.networks.state_dict()[weight].isfinite()
-    )
+    assert_same_steps(dataclasses.replace(config, cuda_graphs=True), config)
+
+
+@with_workers
+@pytest.mark.filterwarnings("ignore")
+def test_a_recorded_run_has_workers(tmp_path: Path) -> None:
+    domains = find_domains(*domain_folders(tmp_path / "data"))
+    config = tiny(steps=8, workers=2, cuda_graphs=True, tf32=False, learning_rate=1e-5)
+    # A thread pins pictures while the step is recorded.
+    reports = list(train(config, domains, tmp_path / "run", CUDA))
+    assert [report.step for report in reports] == list(range(1, 9))
+    alone = dataclasses.replace(config, workers=0, cuda_graphs=False)
+    for report, other in zip(reports, train(alone, domains, tmp_path / "alone", CUDA), strict=True):
+        assert report.losses == pytest.approx(dict(other.losses), rel=0.05)
 
 
 def test_a_recorded_run_resumes_from_one_that_is_not(tmp_path: Path) -> None:
     domains = find_domains(*domain_folders(tmp_path / "data"))
-    config = tiny(steps=12, learning_rate=1e-4, checkpoint_every=4)
+    config = tiny(steps=12, learning_rate=1e-4, checkpoint_every=4, tf32=False)
     run_to(config, domains, tmp_path / "run", stop_after=4)  # on the CPU
     graphs = dataclasses.replace(config, cuda_graphs=True)
     reports = list(train(graphs, domains, tmp_path / "run", CUDA))

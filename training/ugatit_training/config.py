@@ -134,6 +134,8 @@ class TrainConfig:
         for name in (*not_negative.split(), *_WEIGHTS):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be below 0", f"set {name}")
+        if self.seed >= _SEEDS:
+            raise ConfigError(f"seed = {self.seed}: must be below 2**63", "use a smaller number")
         if self.image_size % 4 or self.image_size < 32:
             raise ConfigError(
                 f"image_size = {self.image_size}: must divide by 4 and be 32 or more", "use 64, 128 or 256"
@@ -194,6 +196,7 @@ class TrainConfig:
         return WorkingSize(self.working_mode, self.working_side or self.image_size)
 
 
+_SEEDS = 2**63
 _WEIGHTS = ("adversarial_weight", "cycle_weight", "identity_weight", "cam_weight")
 
 

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ugatit_batch.atomic import replacing
 from ugatit_batch.errors import DatasetError
-from ugatit_batch.images.read import PICTURE_SUFFIXES
-from ugatit_training.data import Domains, open_rgb
+from ugatit_training.data import Domains, list_pictures, open_rgb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -59,16 +58,26 @@ class _File:
     """Of the content, where somebody asked."""
 
 
-def find_tests(dataset: Path) -> Domains:
-    """The pictures of `testA` and `testB` in a data set; none where a folder is missing."""
-    folders = (dataset / name for name in ("testA", "testB"))
-    return Domains(*(tuple(_pictures(folder)) if folder.is_dir() else () for folder in folders))
+def find_test_folders(source: Path, target: Path) -> tuple[Path | None, Path | None]:
+    """The folders `testA` and `testB` beside the training folders `trainA` and `trainB`.
+
+    Args:
+        source: the training folder of A.
+        target: of B.
+
+    Returns:
+        None in the place of one that is missing; both None where the training folders are called otherwise.
+    """
+    if (source.name, target.name) != ("trainA", "trainB"):
+        return None, None
+    a, b = source.parent / "testA", target.parent / "testB"
+    return a if a.is_dir() else None, b if b.is_dir() else None
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file():
-            yield path
+def find_tests(source: Path, target: Path) -> Domains:
+    """The pictures of `find_test_folders`; none where a folder is missing."""
+    folders = find_test_folders(source, target)
+    return Domains(*(() if folder is None else list_pictures(folder) for folder in folders))
 
 
 def check_pictures(

@@ -18,6 +18,7 @@ from ugatit_batch.bundle import DIRECTIONS
 from ugatit_batch.errors import MemoryLacksError
 from ugatit_training.charts import loss_chart, rho_chart, rho_layers
 from ugatit_training.data import Domains, find_domains, open_rgb, to_network
+from ugatit_training.data_checks import find_test_folders
 from ugatit_training.kid import PROTOCOLS, check_counts, load_library
 from ugatit_training.run_folder import read_metrics
 from ugatit_training.scores import device_of, measure, square, to_pixels, to_tensor
@@ -252,10 +253,8 @@ def find_test_pictures(source: Path, target: Path) -> Domains:
     Raises:
         DatasetError: a folder has no picture.
     """
-    tests = (source.parent / "testA", target.parent / "testB")
-    if (source.name, target.name) == ("trainA", "trainB") and all(folder.is_dir() for folder in tests):
-        return find_domains(*tests)
-    return find_domains(source, target)
+    a, b = find_test_folders(source, target)
+    return find_domains(source, target) if a is None or b is None else find_domains(a, b)
 
 
 def work(pictures: Domains, features: FeatureNetwork | None) -> int:

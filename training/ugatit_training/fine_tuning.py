@@ -15,9 +15,8 @@ from ugatit_batch.bundle import DIRECTIONS
 from ugatit_batch.errors import BundleError, ConfigError, ModelNotFoundError
 from ugatit_batch.models import find_model
 from ugatit_training.checkpoint import list_checkpoints
-from ugatit_training.config import parse_config
 from ugatit_training.generator import Generator
-from ugatit_training.run_folder import read_info
+from ugatit_training.run_folder import read_config, read_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +57,7 @@ def find_start(name: str, models_dir: Path, run: Path) -> Start:
     if started:
         before = read_info(run / "run.json").initial
         if before.get("model") == name:
-            stored = parse_config((run / "config.toml").read_text("utf-8"), str(run / "config.toml"))
-            return Start(before, stored.generator(), None)
+            return Start(before, read_config(run).generator(), None)
     try:
         bundle = find_model(name, models_dir)
     except ModelNotFoundError as error:

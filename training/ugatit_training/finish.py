@@ -12,8 +12,7 @@ from ugatit_batch import __version__
 from ugatit_batch.bundle import DIRECTIONS, Bundle, save_bundle
 from ugatit_batch.errors import BundleError, UsageError
 from ugatit_training.checkpoint import DAMAGED
-from ugatit_training.config import parse_config
-from ugatit_training.run_folder import read_info
+from ugatit_training.run_folder import read_config, read_info
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +59,7 @@ def write_model(
     """
     run = checkpoint.parent.parent
     info = read_info(run / "run.json")
-    config = parse_config((run / "config.toml").read_text("utf-8"), str(run / "config.toml"))
+    config = read_config(run)
     try:
         state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         step = int(state["step"])

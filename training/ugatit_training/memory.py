@@ -23,7 +23,7 @@ from ugatit_training.ema import Average
 from ugatit_training.memory_trace import Ledger, Traced, trace_module, traced
 from ugatit_training.model import UGATIT, Optimizers
 from ugatit_training.players import make_players
-from ugatit_training.step import train_step
+from ugatit_training.step import LOSS_NAMES, train_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,6 +38,8 @@ refused on its account."""
 _CERTAIN = 0.9
 """Share of the need below which free memory is surely too little. Predictions are tested to be within a tenth
 of what a step takes; a training that may fit is let go."""
+_TRACED_PARTS = 3
+"""Of a step with more parts so many are traced: a further one adds its pictures and losses, nothing else."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,36 @@ def need(config: TrainConfig, device_type: str = "cuda") -> MemoryNeed:
     Args:
         config: of the run.
         device_type: where it will run; Adam that is not fused works on all parameters at once on `cuda`.
+
+    Raises:
+        MemoryLacksError: a tensor would be larger than PyTorch can count.
     """
     at_once = device_type == "cuda" and not config.fused_adam
-    return _trace_step(dataclasses.replace(config, cuda_graphs=False, compile=False), at_once=at_once)
+    parts = min(config.accumulate, _TRACED_PARTS)
+    plain = dataclasses.replace(config, cuda_graphs=False, compile=False, accumulate=parts)
+    try:
+        found = _trace_step(plain, at_once=at_once)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if "overflow" not in str(error).lower():
+            raise
+        raise MemoryLacksError(
+            f"a training step with batch_size = {config.batch_size}, image_size = {config.image_size} and "
+            f"channels = {config.channels} has tensors too large to be counted",
+            "use smaller numbers",
+        ) from error
+    losses = (config.accumulate - parts) * len(LOSS_NAMES) * torch.float32.itemsize
+    more = _drawn(config) - _drawn(plain) + losses
+    return dataclasses.replace(found, activations=found.activations + more)
+
+
+def _drawn(config: TrainConfig) -> int:
+    """Bytes of what a step is given, as `_draw` makes it."""
+    size = 2 * 3 * config.image_size**2 * torch.float32.itemsize
+    if config.diff_augment:
+        size += AUGMENTED * NUMBERS * torch.float32.itemsize
+    if config.replay_pool:
+        size += 2 * 2 * torch.int64.itemsize
+    return config.batch_size * config.accumulate * size
 
 
 @functools.lru_cache(maxsize=32)
@@ -192,10 +221,15 @@ def check(config: TrainConfig, device: torch.device, free: int) -> str:
     certain = wanted.total - wanted.activations if config.compile else int(_CERTAIN * wanted.total)
     if certain <= free:
         return statement(config, device, free)
-    others = [(words, need(changed, device.type).total) for words, changed in _savings(config, device)]
+    others: list[tuple[str, int]] = []
+    for words, changed in _savings(config, device):
+        if _drawn(changed) <= free:
+            others.append((words, need(changed, device.type).total))
     fitting = [f"{words} ({gib(size)})" for words, size in others if size / _CERTAIN + allowance <= free]
     hint = f"what fits: {'; '.join(fitting)}"
-    if not fitting:
+    if not others:
+        hint = f"the pictures of a step alone take {gib(_drawn(config))}: fewer of them, or smaller ones"
+    elif not fitting:
         words, size = min(others, key=lambda other: other[1])
         hint = f"free some, or take another device: even with {words} it needs {gib(size)}"
     raise MemoryLacksError(f"a training step needs {wanted}, and {gib(free)} are free on {device}", hint)

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from ugatit_batch.errors import BundleError, ConfigError
+from ugatit_batch.errors import BundleError
 from ugatit_training.checkpoint import DAMAGED, list_checkpoints
-from ugatit_training.config import parse_config
 from ugatit_training.finish import is_own_checkpoint
 from ugatit_training.model import UGATIT
-from ugatit_training.run_folder import read_info
+from ugatit_training.run_folder import read_config, read_info
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,13 +64,7 @@ def restore_networks(checkpoint: Path) -> Restored:
     """
     run = checkpoint.parent.parent
     info = read_info(run / "run.json")
-    path = run / "config.toml"
-    try:
-        config = parse_config(path.read_text("utf-8"), str(path))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error.strerror or error}", "bring that file back"
-        ) from error
+    config = read_config(run)
     try:
         state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
         step, weights, average = int(state["step"]), dict(state["networks"]), state.get("ema") or {}

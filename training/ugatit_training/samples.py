@@ -14,6 +14,8 @@ from PIL import Image, ImageDraw
 from ugatit_batch.atomic import replacing
 from ugatit_batch.images.sidecars import colour_map
 from ugatit_training.data import open_rgb, to_network
+from ugatit_training.scores import device_of, to_pixels
+from ugatit_training.sheets import levels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +56,7 @@ def write_samples(
     The generators (A → B, B → A) are left as they were: they have no state that a forward pass changes.
     """
     a2b, b2a = generators
-    device = next(a2b.parameters()).device
+    device = device_of(a2b)
     directions = (("a2b", a2b, b2a, domains.a), ("b2a", b2a, a2b, domains.b))
     first = folder / f"step-{step:08d}-a2b.png"
     for name, there, back, paths in directions:
@@ -71,22 +73,11 @@ def write_samples(
 def _row(there: Generator, back: Generator, picture: Tensor) -> list[Pixels]:
     result = there(picture)
     cycle, identity = back(result.image).image, back(picture).image
-    images = [_pixels(x) for x in (picture, result.image, cycle, identity)]
+    images = [to_pixels(x)[0] for x in (picture, result.image, cycle, identity)]
     if not there.config.attention:
         return images
-    attention = result.attention[0]
-    span = (attention.max() - attention.min()).clamp_min(1e-12)
-    levels = ((attention - attention.min()) / span * 255).round().byte().cpu().numpy()
-    heat = Image.fromarray(colour_map()[levels]).resize(
-        (picture.shape[-1], picture.shape[-2]), Image.Resampling.BILINEAR
-    )
-    return [images[0], np.asarray(heat), *images[1:]]
-
-
-def _pixels(image: Tensor) -> Pixels:
-    """1×3×H×W in [-1, 1] to uint8, H×W×3."""
-    values = image[0].float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    return values.permute(1, 2, 0).cpu().numpy()
+    heat = colour_map()[levels(result.attention[0].float().cpu().numpy(), picture.shape[-1])]
+    return [images[0], heat, *images[1:]]
 
 
 def _sheet(columns: Sequence[str], rows: list[list[Pixels]], size: int) -> Image.Image:

@@ -159,6 +159,7 @@ def _opened(
     model: str, models_dir: Path | None, reverse: bool
 ) -> Iterator[tuple[str, dict[str, Any], Subject, Path | None]]:
     """Name, what it is, networks, and the run folder where there is one."""
+    from ugatit_batch.errors import ModelNotFoundError
     from ugatit_engines.torch_engine import load_generator
     from ugatit_training.evaluate import Subject
     from ugatit_training.restore import find_checkpoint, restore_networks
@@ -175,7 +176,14 @@ def _opened(
         }
         yield name, about, Subject.of_run(restored.networks, restored.info.domains), restored.run
         return
-    with shared.opened_model(model, models_dir) as bundle:
+    with contextlib.ExitStack() as stack:
+        try:
+            bundle = stack.enter_context(shared.opened_model(model, models_dir))
+        except ModelNotFoundError as error:
+            hint = error.hint
+            if Path(model).name != model:
+                hint = "give a model's name, the folder of a model or a run, or a checkpoint in one"
+            raise ModelNotFoundError(f"{model}: no such model, run or checkpoint", hint) from error
         shared.choose_direction(bundle, reverse)
         generators = {direction: load_generator(bundle, direction) for direction in bundle.directions}
         about = {"model": bundle.name, "checkpoint": None, "step": bundle.training.get("step")}

@@ -143,7 +143,6 @@ def command(
             config=config,
             notes=tuple(notes),
             start=start,
-            dataset=dataset,
             source=source,
             target=target,
             domains=names,

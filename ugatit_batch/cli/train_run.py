@@ -59,7 +59,6 @@ class Wanted:
     """How the config came about."""
     start: Start | None
     """The model that the generators start from."""
-    dataset: Path | None
     source: Path
     target: Path
     domains: tuple[str, str]
@@ -185,7 +184,8 @@ def _prepare(wanted: Wanted, pictures: Domains, world: World) -> list[str]:
     warnings: list[str] = []
     if wanted.check and _steps_done(run) < config.steps:
         per_step = config.batch_size * config.accumulate * world.size
-        warnings = train_setup.check_data(pictures, wanted.dataset, per_step, run, wanted.quiet)
+        folders = (wanted.source, wanted.target)
+        warnings = train_setup.check_data(pictures, folders, per_step, run, wanted.quiet)
     open_run(run, config, info)
     return warnings
 

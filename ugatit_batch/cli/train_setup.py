@@ -146,12 +146,14 @@ def choose_domains(given: str | None, source: Path, target: Path) -> tuple[str, 
     return first.removeprefix("train") or first, second.removeprefix("train") or second
 
 
-def check_data(domains: Domains, dataset: Path | None, per_step: int, run: Path, quiet: bool) -> list[str]:
+def check_data(
+    domains: Domains, folders: tuple[Path, Path], per_step: int, run: Path, quiet: bool
+) -> list[str]:
     """Look at all pictures before the first step, with progress on stderr; return the warnings.
 
     Args:
         domains: the training pictures.
-        dataset: the folder that they are in, whose test pictures must be others.
+        folders: that they are in; test pictures beside them must be others.
         per_step: how many of each domain a step takes.
         run: the run folder, which remembers what has been looked at.
         quiet: no progress.
@@ -160,11 +162,9 @@ def check_data(domains: Domains, dataset: Path | None, per_step: int, run: Path,
         DatasetError: some cannot be read.
     """
     from ugatit_batch.display import CheckDisplay
-    from ugatit_training.data import Domains
     from ugatit_training.data_checks import check_pictures, find_tests
 
-    tests = Domains((), ()) if dataset is None else find_tests(dataset)
-    checks = check_pictures(domains, tests, per_step, run / "pictures.json")
+    checks = check_pictures(domains, find_tests(*folders), per_step, run / "pictures.json")
     warnings: list[str] = []
     with CheckDisplay(quiet=quiet) as display, contextlib.closing(checks):
         for checked in checks:
