@@ -245,7 +245,12 @@ def test_an_interrupted_run_ends_with_130_and_goes_on_later(
         return forward(translator, pixels)
 
     monkeypatch.setattr(TorchTranslator, "_forward", interrupt)
-    outcome = program(*command)
+    # Tests that run in a shell's background have been started with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        outcome = program(*command)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert outcome.code == 130
     assert "interrupted; the same command goes on from here" in outcome.err
     assert "Traceback" not in outcome.err
