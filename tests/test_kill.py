@@ -11,53 +11,34 @@ from typing import TYPE_CHECKING
 import pytest
 
 from .fakes import paint, tree
+from .killing import FORKS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Imports everything once and forks: PyTorch takes longer to import than all the pictures to translate.
-KILLER = """
-import json, os, random, signal, sys, time
-from pathlib import Path
-
-import torch
+KILLER = (
+    FORKS
+    + """
 import ugatit_engines.open_engine
 from ugatit_batch import jobs
-from ugatit_batch.cli import main
-
-torch.set_num_threads(1)
 source, plain, killed, models, kills, seed = sys.argv[1:]
 chance = random.Random(int(seed))
 
 
-def start(out):
-    child = os.fork()
-    if child:
-        return child
-    sys.argv = ["ugatit-batch", "translate", source, "--model", "ink", "--output", out, "--quiet",
-                "--models-dir", models, "--batch-size", "1", "--device", "cpu", "--attention", "overlay"]
-    try:
-        main()
-    except SystemExit as left:
-        os._exit(left.code)
-    finally:
-        os._exit(99)
-
-
-def ended(child, wait=True):
-    found, status = os.waitpid(child, 0 if wait else os.WNOHANG)
-    return None if found == 0 else os.waitstatus_to_exitcode(status)
+def translate(out):
+    return start("translate", source, "--model", "ink", "--output", out, "--models-dir", models,
+                 "--batch-size", "1", "--attention", "overlay")
 
 
 def whole_files(out):
     return {str(path) for path in Path(out).rglob("*") if path.is_file() and not path.name.startswith(".")}
 
 
-assert ended(start(plain)) == 0
+assert ended(translate(plain)) == 0
 report = {"killed": 0, "starts": 0, "left": []}
 while True:
     before = whole_files(killed)
-    child = start(killed)
+    child = translate(killed)
     report["starts"] += 1
     code = None
     if report["killed"] < int(kills):
@@ -81,6 +62,7 @@ while True:
     break
 print(json.dumps(report))
 """
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -6,51 +6,32 @@ import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from ugatit_batch.bundle import DIRECTIONS, load_bundle
+from ugatit_training.config import config_to_toml
 from ugatit_training.run_folder import read_metrics
 
-from .tiny import assert_identical, domain_folders, newest
+from ..killing import FORKS
+from .tiny import assert_identical, domain_folders, newest, tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Imports everything once and forks: PyTorch takes longer to import than the whole training.
-KILLER = """
-import json, os, random, signal, sys, time
-from pathlib import Path
-
-import torch
-import torch._dynamo  # what the first optimiser imports
+KILLER = (
+    FORKS
+    + """
 import ugatit_batch.cli.train_run
-from ugatit_batch.cli import main
-
-torch.set_num_threads(1)
 a, b, place, recipe, kills, seed = sys.argv[1:]
 chance = random.Random(int(seed))
 
 
-def start(name):
-    child = os.fork()
-    if child:
-        return child
-    sys.argv = ["ugatit-batch", "train", "--source", a, "--target", b, "--name", name, "--recipe", recipe,
-                "--out", place + "/runs", "--models-dir", place + "/models", "--quiet", "--device", "cpu"]
-    try:
-        main()
-    except SystemExit as left:
-        os._exit(left.code)
-    finally:
-        os._exit(99)
-
-
-def ended(child, wait=True):
-    found, status = os.waitpid(child, 0 if wait else os.WNOHANG)
-    return None if found == 0 else os.waitstatus_to_exitcode(status)
+def train(name):
+    return start("train", "--source", a, "--target", b, "--name", name, "--recipe", recipe,
+                 "--out", place + "/runs", "--models-dir", place + "/models")
 
 
 def written():
@@ -58,10 +39,10 @@ def written():
     return [(p, p.stat().st_size) for p in Path(place, "runs/killed").rglob("*") if p.exists()]
 
 
-assert ended(start("whole")) == 0
+assert ended(train("whole")) == 0
 report = {"killed": 0, "starts": 0}
 while True:
-    child = start("killed")
+    child = train("killed")
     report["starts"] += 1
     code = None
     if report["killed"] < int(kills):
@@ -80,25 +61,7 @@ while True:
     report["killed"] += 1
 print(json.dumps(report))
 """
-
-RECIPE = """
-steps = {steps}
-image_size = 32
-load_size = 36
-light = true
-channels = 4
-residual_blocks = 1
-discriminator_channels = 4
-learning_rate = 1e-3
-workers = 0
-report_every = 1
-sample_every = 9
-checkpoint_every = 3
-keep_checkpoints = 2
-ema = 0.9
-replay_pool = 4
-diff_augment = ["color", "translation"]
-"""
+)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -114,7 +77,11 @@ def test_a_killed_training_ends_as_an_undisturbed_one(
 ) -> None:
     a, b = domain_folders(tmp_path / "data")
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(RECIPE.format(steps=steps))
+    extras: dict[str, Any] = {"ema": 0.9, "replay_pool": 4, "diff_augment": ("color", "translation")}
+    config = tiny(
+        steps=steps, learning_rate=1e-3, sample_every=9, checkpoint_every=3, keep_checkpoints=2, **extras
+    )
+    recipe.write_text(config_to_toml(config))
     done = subprocess.run(
         [sys.executable, "-c", KILLER, *map(str, (a, b, tmp_path, recipe, kills, seed))],
         capture_output=True,

@@ -21,7 +21,7 @@ from ugatit_training.diff_augment import NUMBERS
 from ugatit_training.draw import AUGMENTED, Draw
 from ugatit_training.ema import Average
 from ugatit_training.memory_trace import Ledger, Traced, trace_module, traced
-from ugatit_training.model import UGATIT, Optimizers
+from ugatit_training.model import Optimizers, build_networks
 from ugatit_training.players import make_players
 from ugatit_training.step import LOSS_NAMES, train_step
 
@@ -117,7 +117,8 @@ def _drawn(config: TrainConfig) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _trace_step(config: TrainConfig, *, at_once: bool) -> MemoryNeed:
-    networks = _networks(config)
+    with torch.device("meta"):
+        networks = build_networks(config)
     average = Average(networks, config.ema) if config.ema else None
     ledger = Ledger()
     trace_module(networks, ledger)
@@ -139,17 +140,6 @@ def _trace_step(config: TrainConfig, *, at_once: bool) -> MemoryNeed:
     gradients, rest = ledger.peak
     del kept
     return MemoryNeed(weights, gradients, moments, rest - weights - moments)
-
-
-def _networks(config: TrainConfig) -> UGATIT:
-    """The networks on the meta device, as `state.new_state` makes them."""
-    with torch.device("meta"):
-        networks = UGATIT(config).train()
-    if config.channels_last:
-        for parameter in networks.parameters():
-            if parameter.ndim == 4:
-                parameter.data = parameter.data.to(memory_format=torch.channels_last)
-    return networks
 
 
 def _take_moments(optimizer: torch.optim.Adam, ledger: Ledger, *, at_once: bool) -> None:

@@ -52,6 +52,16 @@ class UGATIT(nn.Module):
         return [self.a, self.b]
 
 
+def build_networks(config: TrainConfig) -> UGATIT:
+    """The networks before the first step, in training mode and in the config's memory format."""
+    networks = UGATIT(config).train()
+    if config.channels_last:
+        # One by one: the pool of fakes has an axis too many for this format.
+        for network in (*networks.generators(), *networks.discriminators()):
+            network.to(memory_format=torch.channels_last)
+    return networks
+
+
 class Optimizers:
     """Adam (0.5, 0.999) for the generators, and one for the discriminators (section 4.2)."""
 

@@ -9,6 +9,7 @@ features, from channel means and variances that are computed once and always in 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -44,7 +45,7 @@ class InstanceNorm(nn.Module):
         return (centred * torch.rsqrt(variance + EPSILON)).to(x.dtype)
 
 
-class _DecoderNorm(nn.Module):
+class _DecoderNorm(nn.Module, ABC):
     """What the decoder's normalisations share: γ and β come in from outside, or are learned."""
 
     def __init__(self, channels: int, *, learned: bool) -> None:
@@ -59,9 +60,9 @@ class _DecoderNorm(nn.Module):
             gamma, beta = self.gamma[None], self.beta[None]
         return self.normalize(x, gamma.float()[:, :, None, None], beta.float()[:, :, None, None])
 
+    @abstractmethod
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Args: x N×C×H×W; γ and β float32, broadcasting to N×C×1×1. Returns N×C×H×W in x's type."""
-        raise NotImplementedError
 
 
 class _LayerInstanceBase(_DecoderNorm):

@@ -9,7 +9,7 @@ import torch
 
 from ugatit_training.distributed import ALONE
 from ugatit_training.ema import Average
-from ugatit_training.model import UGATIT, Optimizers
+from ugatit_training.model import UGATIT, Optimizers, build_networks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,13 +52,10 @@ def new_state(
         initial: weights that generators start from instead of N(0, 0.02).
     """
     torch.manual_seed(config.seed)
-    networks = UGATIT(config)
+    networks = build_networks(config)
     for direction, weights in (initial or {}).items():
         getattr(networks, direction).load_state_dict(weights)
-    networks = networks.to(device).train()
-    if config.channels_last:
-        for network in (*networks.generators(), *networks.discriminators()):
-            network.to(memory_format=torch.channels_last)
+    networks = networks.to(device)
     average = Average(networks, config.ema) if config.ema and world.main else None
     return TrainingState(networks, Optimizers(networks, config), average)
 
