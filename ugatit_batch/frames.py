@@ -28,6 +28,8 @@ class SizeRule:
     """Both sides divide by this."""
     minimum: int = 8
     """No side is shorter than this."""
+    maximum: int | None = None
+    """No side is longer than this, where an engine was built so; None where any is."""
     fixed: tuple[int, int] | None = None
     """The only (height, width) there is, or None where any fits."""
     max_pixels: int | None = None
@@ -51,6 +53,11 @@ class SizeRule:
                 f"{width}×{height}: both sides must divide by {self.multiple} "
                 f"and be {self.minimum} pixels or more",
                 f"use a --size that divides by {self.multiple}",
+            )
+        if self.maximum is not None and max(height, width) > self.maximum:
+            raise SizeError(
+                f"{width}×{height}: this engine takes sides of {self.minimum} to {self.maximum} pixels",
+                f"use --size {self.maximum} or less, or build an engine with a larger --size",
             )
         if self.max_pixels is not None and height * width > self.max_pixels:
             side = int(self.max_pixels**0.5) // self.multiple * self.multiple
