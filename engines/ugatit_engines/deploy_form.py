@@ -38,7 +38,7 @@ class DeployGenerator(nn.Module):
         self.join = _folded_attention(generator)
         self.style = None if generator.style is None else DeployStyle(generator.style)
         self.decoder = generator.decoder
-        self.up = nn.ModuleList(_folded_upsampling(conv.weight) for conv in generator.up)
+        self.up = nn.ModuleList(_folded_upsampling(conv) for conv in generator.up)
         self.up_norms, self.out = generator.up_norms, generator.out
         self.eval().requires_grad_(False)
 
@@ -102,7 +102,7 @@ def _folded_attention(generator: Generator) -> nn.Conv2d | None:
         return None
     channels = cam.join.out_channels
     average, maximum = (fc.weight.detach().view(1, -1, 1, 1) for fc in (cam.average, cam.maximum))
-    of_average, of_maximum = cam.join.weight.detach().split(channels, dim=1)
+    of_average, of_maximum = cam.join.weight.detach().chunk(2, dim=1)
     join = nn.Conv2d(channels, channels, 1, device="meta")
     join.weight = nn.Parameter(of_average * average + of_maximum * maximum)
     join.bias = nn.Parameter(
@@ -111,18 +111,19 @@ def _folded_attention(generator: Generator) -> nn.Conv2d | None:
     return join
 
 
-def _folded_upsampling(weight: Tensor) -> nn.ConvTranspose2d:
+def _folded_upsampling(conv: nn.Module) -> nn.ConvTranspose2d:
     """Nearest neighbours ×2, reflection by 1 and a 3×3 convolution, on features replicated by 1.
 
     A doubled map's reflection by one pixel is a replication of the map before: its outermost pixel twice.
     """
+    weight = conv.get_parameter("weight").detach()
     outputs, inputs = weight.shape[:2]
     kernel = weight.new_zeros(inputs, outputs, 4, 4)
     for dy in range(3):
         for dx in range(3):
             for y in range(2):
                 for x in range(2):
-                    kernel[:, :, 2 - dy + y, 2 - dx + x] += weight.detach()[:, :, dy, dx].t()
+                    kernel[:, :, 2 - dy + y, 2 - dx + x] += weight[:, :, dy, dx].t()
     transposed = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=3, bias=False, device="meta")
     transposed.weight = nn.Parameter(kernel)
     return transposed

@@ -151,7 +151,7 @@ def _choose_sides(bundle: Bundle, size: str) -> tuple[Span, Span]:
         side = generator.image_size
         raise SizeError(
             f"--size {size}: {bundle.name} is a full model and takes {side}×{side} pixels only",
-            f"leave --size out; a light model takes other sizes",
+            "leave --size out; a light model takes other sizes",
         )
     return height, width
 
