@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from ugatit_batch import display
-from ugatit_batch.display import CheckDisplay, TrainDisplay
+from ugatit_batch.display import train as display
+from ugatit_batch.display.train import CheckDisplay, TrainDisplay
 from ugatit_training.data_checks import Checked
 from ugatit_training.loop import Step
 
@@ -34,7 +34,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], io.StringIO]:
     def install(terminal: bool) -> io.StringIO:
         text = io.StringIO()
         console = Console(file=text, force_terminal=terminal, width=80, highlight=False, soft_wrap=True)
-        monkeypatch.setattr(display, "_console", lambda: console)
+        monkeypatch.setattr(display, "new_console", lambda: console)
         return text
 
     return install

@@ -11,6 +11,8 @@ import torch
 from ugatit_batch.errors import DeviceError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ugatit_batch.bundle import GeneratorConfig
 
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -21,8 +23,9 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
 }
 
-# Peak bytes that a forward pass takes in float32, a pixel and a channel of width (docs/performance.md).
-_BYTES_PER_PIXEL_AND_CHANNEL = 26
+# Peak bytes that a forward pass takes, a pixel and a channel of width (docs/performance.md): in float32 with
+# fused norms, in bfloat16 with them, and in float32 and in a half with norms that are written out.
+_FUSED, _FUSED_HALF, _WRITTEN_OUT, _WRITTEN_OUT_HALF = 16, 10, 26, 19.5
 
 
 def choose_device(name: str) -> torch.device:
@@ -56,16 +59,29 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:
-    """fp16 on a GPU and fp32 on a CPU where nobody says otherwise.
+    """Where nobody says otherwise, fp16 on a GPU, and on a CPU bf16 if it is faster there, else fp32.
 
     Raises:
         DeviceError: the device does not have that precision.
     """
     if name == "auto":
-        return "fp16" if device.type == "cuda" else "fp32"
+        if device.type == "cuda":
+            return "fp16"
+        return "bf16" if has_fast_bf16() else "fp32"
     if name == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise DeviceError("--precision bf16: this GPU does not have it", "use --precision fp16")
     return name
+
+
+def has_fast_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware made for it, which is AMX.
+
+    Vector instructions alone (AVX512_BF16) took longer than float32 for convolutions where it was measured
+    (docs/performance.md), and emulation takes several times as long. ARM's were not measured.
+    """
+    # From the processor itself: oneDNN's own answer is yes where it only emulates. Not in every PyTorch.
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16")) and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
 
 
 def free_memory(device: torch.device) -> int:
@@ -76,8 +92,8 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def bytes_per_pixel(config: GeneratorConfig, precision: Precision) -> float:
-    """Peak memory of one forward pass a pixel of input, weights apart."""
-    # Normalisation works in float32 whatever the precision, so half the type is not half the memory.
-    share = 1.0 if precision == "fp32" else 0.75
-    return _BYTES_PER_PIXEL_AND_CHANNEL * config.channels * share
+def bytes_per_pixel(config: GeneratorConfig, precision: Precision, device: str = "cpu") -> float:
+    """Peak memory of one forward pass a pixel of input, weights apart; `device` is a type of devices."""
+    fused = device == "cpu" and config.variance != "nested"
+    whole, half = (_FUSED, _FUSED_HALF) if fused else (_WRITTEN_OUT, _WRITTEN_OUT_HALF)
+    return config.channels * (whole if precision == "fp32" else half)

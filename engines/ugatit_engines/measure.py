@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -33,8 +33,11 @@ from ugatit_batch.planning import Naming, plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from ugatit_batch.frames import Pixels, Translator
     from ugatit_batch.images.picture import Picture
+    from ugatit_training.generator import Generator
 
 Stage = Literal["decode", "network", "encode"]
 Rates = dict[str, float]
@@ -44,6 +47,8 @@ WORKERS = 2
 """Read threads, and again write threads, that a run has."""
 _SHORTEST = 0.1  # seconds that decoding or encoding goes on for one figure
 _SAMPLES = 8  # pictures that are encoded in turn
+_COMPARED = 2  # pictures that are translated in float32 too
+_COMPARED_SIDE = 512  # of which so much is compared, where the network takes any size
 
 
 class Workload:
@@ -86,6 +91,10 @@ class Workload:
     def network_size(self) -> tuple[int, int]:
         """(width, height) of what the network sees, in pixels."""
         return self._batches[0].pixels.shape[2], self._batches[0].pixels.shape[1]
+
+    def frames(self) -> Iterator[Pixels]:
+        """Height × width × 3, as the network sees them."""
+        return (pixels for batch in self._batches for pixels in batch.pixels)
 
     def _open(self, path: Path) -> Picture:
         return open_picture(path, self.settings.sizing, self.translator.size_rule)
@@ -224,6 +233,41 @@ def summarize(rounds: Sequence[Rates]) -> Throughput:
         slowest=slowest,
         ratio_to_slowest=median_ratio(rounds, "run", slowest) / shares[slowest],
     )
+
+
+class ErrorLevels(NamedTuple):
+    """How far results are from those of float32, in levels of 0 to 255, over all values."""
+
+    mean: float
+    max: int
+
+
+def error_levels(translator: Translator, reference: Generator, frames: Iterable[Pixels]) -> ErrorLevels:
+    """What a translator's precision and rewrites cost, on the first few pictures.
+
+    Args:
+        translator: of the same model and direction.
+        reference: in float32, on the CPU; runs as it is, in plain PyTorch.
+        frames: at least one, height × width × 3, all of one size. Of large ones a part is compared.
+    """
+    rule = translator.size_rule
+    pixels = np.stack(list(islice(frames, _COMPARED)))
+    if rule.fixed is None:
+        side = max(rule.minimum, _COMPARED_SIDE)
+        pixels = np.ascontiguousarray(pixels[:, :side, :side])
+    far: list[NDArray[np.int16]] = []
+
+    @torch.inference_mode()
+    def compare() -> Iterator[None]:
+        for picture in np.split(pixels, len(pixels)):
+            (translated,) = translator.translate(iter([Batch(picture)]))
+            x = torch.from_numpy(picture).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+            image = reference(x).image.add(1.0).mul_(127.5).round_().clamp_(0, 255).permute(0, 2, 3, 1)
+            far.append(np.abs(translated.pixels - image.numpy()).astype(np.int16))
+            yield
+
+    exhaust_in_thread(compare())
+    return ErrorLevels(float(np.mean(far)), int(np.max(far)))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from ugatit_batch.errors import BundleError, MemoryLacksError
 from ugatit_batch.frames import SizeRule, Translated
+from ugatit_engines.deploy_form import DeployGenerator
 from ugatit_engines.devices import DTYPES, bytes_per_pixel, free_memory
+from ugatit_engines.fused_norms import fuse_norms
+from ugatit_engines.winograd import use_winograd
 from ugatit_training.generator import Generator
 
 if TYPE_CHECKING:
@@ -66,7 +69,9 @@ class _InFlight:
 
 
 class TorchTranslator:
-    """A generator that runs in PyTorch.
+    """A generator that runs in PyTorch, in its deploy form and channels_last.
+
+    On a CPU with fused norms, and in float32 with Winograd's convolutions.
 
     Args:
         bundle: the model.
@@ -90,17 +95,21 @@ class TorchTranslator:
     ) -> None:
         self.device, self.precision = device, precision
         self._dtype = DTYPES[precision]
-        generator = load_generator(bundle, direction)
+        generator = DeployGenerator(load_generator(bundle, direction))
         for module in generator.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
                 module.to(self._dtype)
+        if device.type == "cpu":
+            fuse_norms(generator)
+            if precision == "fp32":
+                use_winograd(generator)
         try:
             self._generator = generator.to(device).to(memory_format=torch.channels_last)
         except torch.OutOfMemoryError as error:
             raise MemoryLacksError(
                 f"{bundle.name}: the model does not fit into the memory of {device}", "use --device cpu"
             ) from error
-        self._bytes_per_pixel = bytes_per_pixel(bundle.generator, precision)
+        self._bytes_per_pixel = bytes_per_pixel(bundle.generator, precision, device.type)
         self.batch_size = batch_size or (1 if device.type == "cpu" else _GPU_BATCH)
         # On a GPU the first out of memory lowers this; on a CPU nothing can be caught, so it is an estimate.
         self._most_pixels = max(1, int(free_memory(device) * _SHARE / self._bytes_per_pixel))
@@ -121,7 +130,9 @@ class TorchTranslator:
     def describe(self) -> str:
         """For people: device, precision, engine."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        return f"{name}, {self.precision}, PyTorch {torch.__version__}"
+        rounded = self.device.type == "cpu" and self.precision == "bf16"
+        choice = " (--precision fp32 is slower and exact)" if rounded else ""
+        return f"{name}, {self.precision}{choice}, PyTorch {torch.__version__}"
 
     def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
         """See `Translator`. On a GPU the copies of one batch overlap the work on the next.
@@ -175,9 +186,9 @@ class TorchTranslator:
             pixels = moved
         # N×H×W×3 seen as N×3×H×W is channels_last already.
         x = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(127.5).sub_(1.0)
-        output = self._generator(x)
-        image = output.image.float().add_(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        return image.permute(0, 2, 3, 1).contiguous(), output.attention
+        output, attention = self._generator(x)
+        image = output.float().add_(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+        return image.permute(0, 2, 3, 1).contiguous(), attention
 
     def _collect(self, parts: list[tuple[Tensor, Tensor]]) -> _InFlight:
         if len(parts) == 1:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from ugatit_batch.cli.translate import command
+from ugatit_engines import devices
 
 from ..fakes import colours, paint, pixels_of, tree
 
@@ -70,18 +71,29 @@ def differ(a: Path, b: Path) -> bool:
     ],
     ids=" ".join,
 )
-def test_what_the_network_sees_changes_the_pixels(made: Callable[..., Path], options: list[str]) -> None:
+def test_what_the_network_sees_changes_the_pixels(
+    made: Callable[..., Path], options: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda: False)
     first, second = made(), made(*options)
     assert differ(first, second)
 
 
 @pytest.mark.parametrize(
     "options",
-    [["--fit", "pad"], ["--size", "model"], ["--size", "32"], ["--precision", "fp32"], ["--device", "cpu"]],
+    [["--fit", "pad"], ["--size", "model"], ["--size", "32"], ["--device", "cpu"]],
     ids=" ".join,
 )
 def test_the_defaults_are_what_the_help_says(made: Callable[..., Path], options: list[str]) -> None:
     assert made().read_bytes() == made(*options).read_bytes()
+
+
+@pytest.mark.parametrize(("fast", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_the_default_precision_is_what_the_help_says(
+    made: Callable[..., Path], fast: bool, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda: fast)
+    assert made("-d", "cpu").read_bytes() == made("-d", "cpu", "--precision", precision).read_bytes()
 
 
 def test_each_fit_has_its_size(made: Callable[..., Path]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ugatit_batch.bundle import GeneratorConfig
+from ugatit_batch.bundle import GeneratorConfig, load_bundle
 from ugatit_batch.errors import PictureError
 from ugatit_batch.frames import Batch
 from ugatit_batch.images.write import Encoding
@@ -25,6 +25,7 @@ from ugatit_engines.measure import (
     Workload,
     alternate,
     describe_machine,
+    error_levels,
     exhaust_in_thread,
     keep_record,
     median,
@@ -99,6 +100,34 @@ class TestWorkload:
     def test_workers_are_what_a_run_has(self) -> None:
         parameters = inspect.signature(Pipeline).parameters
         assert parameters["readers"].default == parameters["writers"].default == WORKERS
+
+
+class TestErrorLevels:
+    def test_levels_between_the_results_of_two_precisions(self, tmp_path: Path) -> None:
+        work = make_workload(tmp_path)
+        bundle = load_bundle(tmp_path / "model")
+        reference = load_generator(bundle, "a2b")
+        exact = error_levels(work.translator, reference, work.frames())
+        assert exact.mean <= 0.01
+        half = error_levels(open_engine(bundle, "a2b", "cpu", "bf16"), reference, work.frames())
+        assert half.max >= half.mean > exact.mean
+
+    def test_another_generator_is_far_away(self, tmp_path: Path) -> None:
+        work = make_workload(tmp_path)
+        other = load_generator(load_bundle(tmp_path / "model"), "b2a")
+        far = error_levels(work.translator, other, work.frames())
+        assert far.max > far.mean > 5
+
+    def test_a_part_of_a_large_picture_is_compared(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        work = make_workload(tmp_path)
+        reference = load_generator(load_bundle(tmp_path / "model"), "a2b")
+        seen: list[torch.Size] = []
+        reference.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+        monkeypatch.setattr(measure, "_COMPARED_SIDE", 16)
+        error_levels(work.translator, reference, work.frames())
+        assert seen == [(1, 3, 16, 16)] * 2
 
 
 class TestRounds:
@@ -235,11 +264,25 @@ class TestBenchmarks:
     ) -> None:
         folder_run = load_benchmark("folder_run", monkeypatch)
         options = folder_run.parse(
-            ["--size", "32", "--channels", "4", "--pictures", "2", "--rounds", "1", "--device", "cpu"]
+            [
+                "--size",
+                "32",
+                "--channels",
+                "4",
+                "--pictures",
+                "2",
+                "--rounds",
+                "1",
+                "--device",
+                "cpu",
+                "--precision",
+                "fp32",
+            ]
         )
         figures = folder_run.measure(options)
         assert figures["run_to_published"] > 0
         assert figures["run_to_network"] > 0
+        assert figures["error_levels"]["max"] <= 1
         assert set(figures["pictures_per_second"]) == {"run", "network", "decode", "encode", "published"}
         json.dumps(figures)
         assert "width 4, fp32" in folder_run.sentence(figures, figures["machine"])

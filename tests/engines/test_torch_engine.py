@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from ugatit_batch.errors import (
     UsageError,
 )
 from ugatit_batch.frames import Batch
-from ugatit_engines import torch_engine
+from ugatit_engines import devices, torch_engine
 from ugatit_engines.devices import bytes_per_pixel, choose_device, choose_precision
 from ugatit_engines.open_engine import open_engine
 from ugatit_engines.torch_engine import TorchTranslator, load_generator
@@ -62,6 +63,13 @@ def direct(bundle: Bundle, pixels: Pixels) -> tuple[Pixels, Tensor]:
     return image.permute(0, 2, 3, 1).numpy(), output.attention
 
 
+def assert_same(found: Pixels, expected: Pixels) -> None:
+    """Sums in another order may round a value to the next level, seldom."""
+    far = np.abs(found.astype(int) - expected)
+    assert far.max() <= 1
+    assert far.mean() <= 0.002
+
+
 def translate(translator: TorchTranslator, *batches: Pixels) -> list[Translated]:
     return list(translator.translate(Batch(pixels) for pixels in batches))
 
@@ -75,8 +83,8 @@ def test_fp32_is_the_generator_rounded_to_bytes(bundle: Bundle, width: int, heig
     assert found.pixels.shape == (3, height, width, 3)
     assert found.attention.dtype == np.float32
     assert found.attention.shape == (3, height // 4, width // 4)
-    assert np.array_equal(found.pixels, image)
-    assert np.allclose(found.attention, attention.numpy(), rtol=1e-5)
+    assert_same(found.pixels, image)
+    assert np.allclose(found.attention, attention.numpy(), rtol=1e-3, atol=1e-4)
     assert found.pixels.std() > 10
 
 
@@ -125,7 +133,7 @@ def test_a_full_model_takes_one_size(full_bundle: Bundle) -> None:
             translator.size_rule.check(height, width)
     pixels = pictures(2)
     (found,) = translate(translator, pixels)
-    assert np.array_equal(found.pixels, direct(full_bundle, pixels)[0])
+    assert_same(found.pixels, direct(full_bundle, pixels)[0])
 
 
 def test_a_size_that_does_not_fit_is_refused_with_one_that_does(
@@ -142,6 +150,15 @@ def test_a_size_that_does_not_fit_is_refused_with_one_that_does(
     rule.check(side, side)
     with pytest.raises(SizeError):
         rule.check(side + 4, side + 4)
+
+
+def test_norms_that_are_written_out_take_more_memory() -> None:
+    nested = dataclasses.replace(TINY, variance="nested")
+    for precision in ("fp32", "bf16"):
+        fused = bytes_per_pixel(TINY, precision)
+        assert bytes_per_pixel(nested, precision) > fused
+        assert bytes_per_pixel(TINY, precision, "cuda") > fused
+    assert bytes_per_pixel(TINY, "bf16") < bytes_per_pixel(TINY, "fp32")
 
 
 class ShortOfMemory:
@@ -246,7 +263,14 @@ def test_a_direction_that_is_missing_is_a_usage_error(tmp_path: Path) -> None:
 def test_a_cpu_takes_one_picture_at_a_time_unless_told(bundle: Bundle) -> None:
     assert open_engine(bundle, "a2b", "cpu").batch_size == 1
     assert open_engine(bundle, "a2b", "cpu", batch_size=5).batch_size == 5
-    assert "cpu, fp32" in open_engine(bundle, "a2b", "cpu").describe()
+
+
+@pytest.mark.parametrize(("fast", "words"), [(True, "cpu, bf16 (--precision fp32"), (False, "cpu, fp32, ")])
+def test_people_are_told_the_precision(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, fast: bool, words: str
+) -> None:
+    monkeypatch.setattr(devices, "has_fast_bf16", lambda: fast)
+    assert open_engine(bundle, "a2b", "cpu").describe().startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -276,9 +300,35 @@ def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_device("cuda:2")
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "fast"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": True}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "aarch64", "bf16": True}, False),
+        ({}, False),
+    ],
+)
+def test_bf16_is_fast_where_matrices_have_hardware(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], fast: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert devices.has_fast_bf16() is fast
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not devices.has_fast_bf16()
+
+
+def test_an_old_pytorch_knows_of_no_hardware(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not devices.has_fast_bf16()
+
+
 def test_the_precision_suits_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda:0")
-    assert choose_precision("auto", CPU) == "fp32"
+    for fast, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(devices, "has_fast_bf16", lambda fast=fast: fast)
+        assert choose_precision("auto", CPU) == precision
     assert choose_precision("auto", gpu) == "fp16"
     assert choose_precision("bf16", CPU) == "bf16"
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)

@@ -45,7 +45,7 @@ class InstanceNorm(nn.Module):
         return (centred * torch.rsqrt(variance + EPSILON)).to(x.dtype)
 
 
-class _DecoderNorm(nn.Module, ABC):
+class DecoderNorm(nn.Module, ABC):
     """What the decoder's normalisations share: γ and β come in from outside, or are learned."""
 
     def __init__(self, channels: int, *, learned: bool) -> None:
@@ -64,8 +64,25 @@ class _DecoderNorm(nn.Module, ABC):
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Args: x N×C×H×W; γ and β float32, broadcasting to N×C×1×1. Returns N×C×H×W in x's type."""
 
+    @abstractmethod
+    def scale_and_shift(
+        self, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, pixels: int
+    ) -> tuple[Tensor, Tensor]:
+        """The affine map that this normalisation is, once statistics are known.
 
-class _LayerInstanceBase(_DecoderNorm):
+        Args:
+            mean: of each channel, float32, N×C×1×1.
+            variance: of each channel, biased, float32, N×C×1×1.
+            gamma: float32, broadcasting to N×C×1×1.
+            beta: as gamma.
+            pixels: H·W.
+
+        Returns:
+            Scale and shift of the centred features, float32, N×C×1×1.
+        """
+
+
+class LayerInstanceBase(DecoderNorm):
     """ρ·IN(x) + (1 − ρ)·LN(x), scaled by γ and shifted by β."""
 
     rho: nn.Parameter
@@ -76,29 +93,50 @@ class _LayerInstanceBase(_DecoderNorm):
         self.variance: Variance = variance
 
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+        """Args: as of every `normalize` here. Returns N×C×H×W in x's type."""
         centred, mean, variance = channel_statistics(x)
+        if self.variance == "nested":
+            spread = mean - mean.mean(1, keepdim=True)
+            # The PyTorch program before 27 August 2019: variances of variances, one axis at a time.
+            variance = _variance(_variance(centred, 2), 3)
+            layer_variance = _variance(_variance(_variance(centred + spread, 1), 2), 3)
+            scale, shift = self._mix(spread, variance, layer_variance, gamma, beta)
+        else:
+            scale, shift = self.scale_and_shift(mean, variance, gamma, beta, x.shape[2] * x.shape[3])
+        return _affine(centred, scale, shift, x.dtype)
+
+    def scale_and_shift(
+        self, mean: Tensor, variance: Tensor, gamma: Tensor, beta: Tensor, pixels: int
+    ) -> tuple[Tensor, Tensor]:
+        """See the base class; not for nested variances, which those of the channels do not determine."""
         spread = mean - mean.mean(1, keepdim=True)
         layer_variance = (variance + spread.square()).mean(1, keepdim=True)
         if self.variance == "unbiased":
-            n = x.shape[2] * x.shape[3]
-            total = n * x.shape[1]
-            variance = variance * (n / (n - 1))
+            total = pixels * mean.shape[1]
+            variance = variance * (pixels / (pixels - 1))
             layer_variance = layer_variance * (total / (total - 1))
-        elif self.variance == "nested":
-            # The PyTorch program before 27 August 2019: variances of variances, one axis at a time.
-            variance = centred.var(2, keepdim=True).var(3, keepdim=True)
-            layer_variance = (centred + spread).var(1, keepdim=True).var(2, keepdim=True).var(3, keepdim=True)
+        return self._mix(spread, variance, layer_variance, gamma, beta)
+
+    def _mix(
+        self, spread: Tensor, variance: Tensor, layer_variance: Tensor, gamma: Tensor, beta: Tensor
+    ) -> tuple[Tensor, Tensor]:
         rho = self.rho.float().view(1, -1, 1, 1)
         instance = rho * torch.rsqrt(variance + EPSILON)
         layer = (1 - rho) * torch.rsqrt(layer_variance + EPSILON)
-        return _affine(centred, gamma * (instance + layer), gamma * layer * spread + beta, x.dtype)
+        return gamma * (instance + layer), gamma * layer * spread + beta
+
+
+def _variance(x: Tensor, axis: int) -> Tensor:
+    """Unbiased, along one axis, which stays; in operations that exporting leaves as few as they are."""
+    centred = x - x.mean(axis, keepdim=True)
+    return centred.square().sum(axis, keepdim=True) / (x.shape[axis] - 1)
 
 
 def _affine(centred: Tensor, scale: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.addcmul(shift, centred, scale).to(dtype)
 
 
-class AdaLIN(_LayerInstanceBase):
+class AdaLIN(LayerInstanceBase):
     """Adaptive layer-instance normalisation: γ and β come from the attention features (equation 1).
 
     ρ starts at 1 (the paper's value) and is kept in [0, 1] by `clip_rho` after every optimiser step.
@@ -108,14 +146,14 @@ class AdaLIN(_LayerInstanceBase):
         super().__init__(channels, 1.0, variance, learned=False)
 
 
-class LIN(_LayerInstanceBase):
+class LIN(LayerInstanceBase):
     """Layer-instance normalisation with learned γ (1 at first) and β (0); ρ starts at 0."""
 
     def __init__(self, channels: int, variance: Variance = "biased") -> None:
         super().__init__(channels, 0.0, variance, learned=True)
 
 
-class GroupedNorm(_DecoderNorm):
+class GroupedNorm(DecoderNorm):
     """IN, LN, GN and AdaIN, the ablations of table 1: one mean and one biased variance a group of channels.
 
     Args:
@@ -131,11 +169,23 @@ class GroupedNorm(_DecoderNorm):
     def normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
         """Args: as of every `normalize` here. Returns N×C×H×W in x's type."""
         centred, mean, variance = channel_statistics(x)
-        by_group = mean.view(len(x), self.groups, -1)
+        scale, shift = self.scale_and_shift(mean, variance, gamma, beta, x.shape[2] * x.shape[3])
+        return _affine(centred, scale, shift, x.dtype)
+
+    def scale_and_shift(
+        self,
+        mean: Tensor,
+        variance: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        pixels: int,  # noqa: ARG002 - variances are biased
+    ) -> tuple[Tensor, Tensor]:
+        """See the base class."""
+        by_group = mean.view(-1, self.groups, mean.shape[1] // self.groups)
         spread = by_group - by_group.mean(2, keepdim=True)
         grouped = (variance.view_as(by_group) + spread.square()).mean(2, keepdim=True).expand_as(by_group)
         scale = gamma * torch.rsqrt(grouped + EPSILON).reshape_as(mean)
-        return _affine(centred, scale, scale * spread.reshape_as(mean) + beta, x.dtype)
+        return scale, scale * spread.reshape_as(mean) + beta
 
 
 GROUPS = 32
@@ -161,5 +211,5 @@ def decoder_norm(kind: Norm, channels: int, variance: Variance, *, adaptive: boo
 def clip_rho(network: nn.Module) -> None:
     """Bring every ρ of a network back into [0, 1], as after each optimiser step (section 2.1.1)."""
     for module in network.modules():
-        if isinstance(module, _LayerInstanceBase):
+        if isinstance(module, LayerInstanceBase):
             module.rho.clamp_(0.0, 1.0)

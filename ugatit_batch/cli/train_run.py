@@ -17,7 +17,7 @@ import click
 
 from ugatit_batch.bundle import DIRECTIONS
 from ugatit_batch.cli import train_setup
-from ugatit_batch.display import TrainDisplay
+from ugatit_batch.display.train import TrainDisplay
 from ugatit_batch.errors import UsageError
 from ugatit_batch.models import model_folder
 from ugatit_engines.devices import choose_device, free_memory

@@ -161,7 +161,7 @@ def check_data(
     Raises:
         DatasetError: some cannot be read.
     """
-    from ugatit_batch.display import CheckDisplay
+    from ugatit_batch.display.train import CheckDisplay
     from ugatit_training.data_checks import check_pictures, find_tests
 
     checks = check_pictures(domains, find_tests(*folders), per_step, run / "pictures.json")

@@ -1,0 +1,124 @@
+"""Progress, failures and a summary of a translation."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ugatit_batch.display.console import RateColumn, new_console
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from ugatit_batch.jobs import Result
+
+
+class TranslateDisplay:
+    """Progress, failures as they come, and a summary of one translation.
+
+    Args:
+        title: model and device, shown first.
+        total: number of jobs.
+        verbose: a line a finished file too.
+        quiet: failures only.
+    """
+
+    def __init__(self, title: str, total: int, *, verbose: bool, quiet: bool) -> None:
+        self._console = new_console()
+        self._verbose, self._quiet = verbose, quiet
+        self._counts: Counter[str] = Counter()
+        self._foreign = self._frames = self._sidecars = 0
+        self._notes: Counter[str] = Counter()
+        self._started = time.perf_counter()
+        self._title = title
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            RateColumn("pictures"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[failed]}"),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("translating", total=total, failed="")
+
+    def __enter__(self) -> TranslateDisplay:
+        if not self._quiet:
+            self._console.print(escape(self._title))
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, result: Result) -> None:
+        """Take one result in."""
+        self._counts[result.status] += 1
+        self._foreign += result.foreign
+        self._frames += result.frames
+        self._sidecars += len(result.attention)
+        if result.error is not None:
+            self._progress.console.print(f"[red]failed[/red]  {escape(str(result.error))}")
+        elif self._verbose and not self._quiet:
+            self._progress.console.print(
+                f"{result.status}  {escape(str(result.source))} → {escape(str(result.target))}"
+            )
+        for note in result.notes:
+            if not self._notes[note] and not self._quiet:
+                self._progress.console.print(
+                    f"[yellow]note[/yellow]    {escape(result.source.name)}: {escape(note)}"
+                )
+            self._notes[note] += 1
+        failed = self._counts["failed"]
+        self._progress.update(self._task, advance=1, failed=f"[red]{failed} failed[/red]" if failed else "")
+
+    def summarize(self, ignored: int, places: Sequence[Path]) -> None:
+        """The table at the end.
+
+        Args:
+            ignored: files that are no pictures.
+            places: folders with the results.
+        """
+        self._progress.stop()
+        if self._quiet:
+            return
+        seconds = time.perf_counter() - self._started
+        table = Table.grid(padding=(0, 2))
+        done = self._counts["done"]
+        rate = f"{done / seconds:.3g} pictures/s" if done else ""
+        table.add_row("translated", str(done), f"in {seconds:.1f} s  {rate}")
+        if self._frames > done:
+            table.add_row("frames", str(self._frames), "with those of animations")
+        if self._sidecars:
+            table.add_row("attention", str(self._sidecars), "sidecar files")
+        if self._counts["skipped"]:
+            table.add_row("skipped", str(self._counts["skipped"]), "were there already")
+        if self._foreign:
+            words = "of those not made from these settings; --if-exists overwrite makes them anew"
+            table.add_row("", str(self._foreign), words)
+        if self._counts["failed"]:
+            table.add_row(
+                "[red]failed[/red]",
+                str(self._counts["failed"]),
+                "see above; the same command tries them again",
+            )
+        if ignored:
+            table.add_row("left alone", str(ignored), "files that are no pictures")
+        for note, count in self._notes.items():
+            if count > 1:
+                table.add_row("note", str(count), escape(note))
+        self._console.print(table)
+        for place in places:
+            # Beside the table, which would cut a long path off.
+            self._console.print(f"results are in {escape(str(place))}")
