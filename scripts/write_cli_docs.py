@@ -22,17 +22,23 @@ programs go to stdout (`--json`), progress and messages to stderr.
 | 0 | all done, or done already |
 | 1 | some inputs failed |
 | 2 | wrong usage |
-| 3 | nothing to do: no picture in the inputs |
-| 4 | something is lacking (a model, a GPU, memory), or the output folder is in use |
+| 3 | nothing to do: no picture in the inputs, no engine to remove |
+| 4 | something is lacking or broken (a model, a GPU, memory, a library), or the output folder is in use |
 | 5 | the disk is full |
 | 130 | interrupted; the same command goes on |
 
 `translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error",
 "seconds", "frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. With `--dry-run`,
 `--json` gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name",
-"directions", "size", "light", "bundled", "path", "engines"}]`; a damaged model has `name`, `path` and
-`error`. `train --json` gives a line a report: `step`, `steps`, `losses`, `learning_rate`,
-`steps_per_second`, `sample`, `checkpoint`.
+"directions", "size", "light", "bundled", "path", "engines"}]`, an engine being `{"path", "flavor",
+"precision", "size", "direction"}`; a damaged model has `name`, `path` and `error`, a damaged engine `path`
+and `error`. `models info --json` gives one object: `name`, `path`, `bundled`, `manifest`, `parameters`,
+`engines`; an engine has its `path`, what its sidecar says (`build-engine --json` gives the same), `fits`
+(whether this machine can use it) and `misfit` (`null`, or why not). `doctor --json` gives one object:
+`version`, `python`, `system`, `torch`, `cuda`, `cpu`, `gpus`, `default`, `tensorrt`, `packages`,
+`models_dir`, `models`, `findings`; a finding is `{"topic", "state", "text", "hint"}`, where `state` is `ok`,
+`missing` (optional, and not there) or `problem` (broken: the exit code is 4). `train --json` gives a line a
+report: `step`, `steps`, `losses`, `learning_rate`, `steps_per_second`, `sample`, `checkpoint`.
 
 The rest of this page is what `--help` prints.
 """

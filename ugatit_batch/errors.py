@@ -10,11 +10,17 @@ UgatitBatchError            1
 │   ├── BundleError         4   a model on disk is damaged, or is not a model
 │   ├── DeviceError         4   the device that was asked for is not there
 │   ├── MemoryLacksError    4   the device has too little memory for this size
-│   └── OutputBusyError     4   another run writes to the same output folder
+│   ├── OutputBusyError     4   another run writes to the same output folder
+│   └── EngineError         4   a TensorRT engine cannot be used
+│       ├── EngineMissingError  4   nobody has built one
+│       ├── EngineLibraryError  4   TensorRT is not installed, or cannot be loaded
+│       ├── EngineUnfitError    4   it was built for another model, GPU, version, system, size or batch
+│       └── EngineDamagedError  4   its files are not what was built
 ├── DiskFullError           5   no room left where the output goes
 ├── PictureError            1   one input could not be read; the others go on
 ├── OutputError             1   one output could not be written; the others go on
 ├── DatasetError            1   the training pictures cannot be used
+├── EngineBuildError        1   TensorRT could not build an engine
 ├── TrainingDivergedError   1   a loss is no longer a finite number
 └── ProcessLostError        1   another process of a training of several has ended
 
@@ -24,7 +30,7 @@ Knows nothing of pictures, models or the command line.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 
 class UgatitBatchError(Exception):
@@ -92,6 +98,39 @@ class OutputBusyError(EnvironmentLacksError):
     """Another run writes to the same output folder."""
 
 
+class EngineError(EnvironmentLacksError):
+    """A TensorRT engine cannot be used."""
+
+
+class EngineMissingError(EngineError):
+    """Nobody has built one."""
+
+
+class EngineLibraryError(EngineError):
+    """TensorRT is not installed, or cannot be loaded."""
+
+
+class EngineUnfitError(EngineError):
+    """An engine was built for something else.
+
+    Args:
+        reason: for what.
+        message, hint: as everywhere.
+    """
+
+    def __init__(self, reason: Misfit, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
+
+
+Misfit = Literal["model", "flavor", "version", "system", "gpu", "precision", "size", "batch"]
+"""In what an engine does not fit."""
+
+
+class EngineDamagedError(EngineError):
+    """An engine's files are not what was built."""
+
+
 class DiskFullError(UgatitBatchError):
     """No room left where the output goes."""
 
@@ -108,6 +147,10 @@ class OutputError(UgatitBatchError):
 
 class DatasetError(UgatitBatchError):
     """The training pictures cannot be used."""
+
+
+class EngineBuildError(UgatitBatchError):
+    """TensorRT could not build an engine."""
 
 
 class TrainingDivergedError(UgatitBatchError):

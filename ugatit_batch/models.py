@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 import tempfile
 import zipfile
 import zlib
@@ -18,12 +19,16 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from ugatit_batch.atomic import replacing
-from ugatit_batch.bundle import MANIFEST, Bundle, check_name, load_bundle, save_bundle
+from ugatit_batch.atomic import is_partial, replacing
+from ugatit_batch.bundle import DIRECTIONS, MANIFEST, Bundle, check_name, load_bundle, save_bundle
 from ugatit_batch.errors import BundleError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+ENGINES_FOLDER = "engines"
+"""Beside a model's manifest; for a model that came with the package, alone in a folder of its name."""
+_WEIGHTS = re.compile(rf"({'|'.join(DIRECTIONS)})-[0-9a-f]{{12}}\.safetensors")
 
 
 def default_models_dir() -> Path:
@@ -113,6 +118,16 @@ def model_folder(name: str, models_dir: Path) -> Path:
         UsageError: it cannot be a model's name.
     """
     return models_dir / check_name(name)
+
+
+def is_free(folder: Path) -> bool:
+    """Whether a model may be written there: nothing is, or only engines and what a killed import left."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(
+        path.name == ENGINES_FOLDER or is_partial(path.name) or _WEIGHTS.fullmatch(path.name)
+        for path in folder.iterdir()
+    )
 
 
 def export_archive(bundle: Bundle, target: Path) -> Path:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEYS = {
     *("model", "direction", "device", "engine", "precision", "batch_size", "size", "network_size", "format"),
     *("pictures", "rounds", "pictures_per_second", "ratio", "slowest", "ratio_to_slowest", "workers"),
-    *("machine", "version"),
+    *("error_levels", "machine", "version"),
 }
 TINY = ("--size", "32", "--pictures", "3", "--rounds", "2", "--device", "cpu")
 
@@ -55,7 +55,7 @@ def bench(*words: str) -> Result:
 
 
 def test_json_is_complete(model: str) -> None:
-    result = bench("-m", model, *TINY, "--format", "png", "-b", "2", "--json")
+    result = bench("-m", model, *TINY, "--format", "png", "-b", "2", "--precision", "fp32", "--json")
     assert result.exception is None
     line: dict[str, Any] = json.loads(result.stdout)
     assert set(line) == KEYS
@@ -63,6 +63,8 @@ def test_json_is_complete(model: str) -> None:
     assert all(rate > 0 for rate in line["pictures_per_second"].values())
     assert line["ratio"] > 0
     assert line["ratio_to_slowest"] > 0
+    assert set(line["error_levels"]) == {"mean", "max"}
+    assert line["error_levels"]["mean"] <= line["error_levels"]["max"] <= 1
     assert line["slowest"] in ("decode", "network", "encode")
     assert (line["batch_size"], line["pictures"], line["rounds"]) == (2, 3, 2)
     assert (line["network_size"], line["precision"], line["format"]) == ([32, 32], "fp32", "png")
@@ -78,7 +80,16 @@ def test_the_help_names_the_keys() -> None:
 def test_a_table_for_people(model: str) -> None:
     result = bench("-m", "tiny", "--models-dir", model.removesuffix("tiny"), *TINY)
     assert result.exception is None
-    for word in ("folder run", "bare network", "ratio", "decode", "encode", "slowest", torch.__version__):
+    for word in (
+        "folder run",
+        "bare network",
+        "ratio",
+        "decode",
+        "encode",
+        "slowest",
+        "error",
+        torch.__version__,
+    ):
         assert word in result.stdout
 
 

@@ -25,8 +25,10 @@ _COMMANDS = {
     "translate": "translate",
     "train": "train",
     "evaluate": "evaluate",
+    "build-engine": "build_engine",
     "models": "models",
     "bench": "bench",
+    "doctor": "doctor",
 }
 _INTERRUPTED = 130
 

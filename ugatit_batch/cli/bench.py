@@ -63,6 +63,7 @@ def _leaving_nothing() -> Iterator[None]:
     "-b", "--batch-size", type=shared.BatchType(), default="auto", show_default=True, help="Pictures at once."
 )
 @shared.engine_options
+@shared.backend_option
 @shared.json_option
 @shared.models_dir_option
 @shared.verbose_option
@@ -77,6 +78,7 @@ def command(
     batch_size: int | None,
     device: str,
     precision: str,
+    backend: str,
     as_json: bool,
     models_dir: Path | None,
     verbose: int,  # noqa: ARG001 - `main` looks for it
@@ -92,33 +94,49 @@ def command(
 
     --json prints one object: model, direction, device, engine, precision, batch_size, size, network_size
     ([width, height]), format, pictures, rounds, pictures_per_second (run, network, and of one thread decode
-    and encode), ratio (run / network), slowest (decode, network or encode), ratio_to_slowest, workers
-    (threads that read, and that write), machine (cpu, cores, threads, gpu, system, python, torch), version.
+    and encode), ratio (run / network), slowest (decode, network or encode), ratio_to_slowest, error_levels
+    (mean and max: how far results are from plain float32 on the CPU, in levels of 0 to 255), workers (threads
+    that read, and that write), machine (cpu, cores, threads, gpu, system, python, torch), version.
     """  # noqa: D301 - Click wants the character itself
     from ugatit_batch import __version__
-    from ugatit_batch.display import show_throughput
+    from ugatit_batch.display.tables import show_throughput
     from ugatit_batch.images.write import Encoding
     from ugatit_batch.jobs import Settings, choose_sizing
     from ugatit_engines.devices import choose_device
-    from ugatit_engines.measure import WORKERS, Workload, alternate, describe_machine, summarize
-    from ugatit_engines.open_engine import open_engine
+    from ugatit_engines.measure import (
+        WORKERS,
+        Workload,
+        alternate,
+        describe_machine,
+        error_levels,
+        summarize,
+    )
     from ugatit_engines.specimens import write_pictures
+    from ugatit_engines.torch_engine import load_generator
 
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ugatit-batch-")))
         bundle = stack.enter_context(_opened(model, models_dir, scratch))
         direction = next(iter(bundle.directions))
         chosen = choose_device(device)
-        translator = open_engine(bundle, direction, device, cast(Any, precision), batch_size)
+        sizing = choose_sizing(bundle)
+        translator = shared.open_translator(
+            bundle,
+            direction,
+            sizing,
+            device=device,
+            precision=precision,
+            backend=backend,
+            batch_size=batch_size,
+            models_dir=models_dir,
+        )
         count = pictures or _LEAST * (translator.batch_size if chosen.type == "cuda" else 1)
         click.echo(f"{bundle.name} · {translator.describe()}", err=True)
         click.echo(f"{count} pictures of {size}×{size}, {rounds} rounds after a warm-up …", err=True)
         for name in ("pictures", "outputs"):
             (scratch / name).mkdir()
         write_pictures(scratch / "pictures", count, size)
-        settings = Settings(
-            choose_sizing(bundle), Encoding(cast(Any, format_)), precision=translator.precision
-        )
+        settings = Settings(sizing, Encoding(cast(Any, format_)), precision=translator.precision)
         workload = Workload(
             scratch / "pictures", translator, bundle.digest(direction), settings, scratch / "outputs"
         )
@@ -128,8 +146,9 @@ def command(
             ratio = rates["run"] / rates["network"]
             click.echo(f"round {len(measured)}: run / network {ratio:.3f}", err=True)
         throughput, machine = summarize(measured), describe_machine(chosen)
+        error = error_levels(translator, load_generator(bundle, direction), workload.frames())
         if not as_json:
-            show_throughput(throughput, machine, WORKERS)
+            show_throughput(throughput, machine, WORKERS, error)
             return 0
         speeds = ("run", "network", "decode", "encode")
         line = {
@@ -148,6 +167,7 @@ def command(
             "ratio": round(throughput.ratio, 4),
             "slowest": throughput.slowest,
             "ratio_to_slowest": round(throughput.ratio_to_slowest, 4),
+            "error_levels": {"mean": round(error.mean, 4), "max": error.max},
             "workers": WORKERS,
             "machine": dataclasses.asdict(machine),
             "version": __version__,

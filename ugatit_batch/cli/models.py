@@ -12,8 +12,12 @@ from click.core import ParameterSource
 from ugatit_batch.cli import shared
 
 if TYPE_CHECKING:
-    from ugatit_batch.bundle import Direction
+    from collections.abc import Sequence
+
+    from ugatit_batch.bundle import Bundle, Direction
     from ugatit_batch.models import FoundModel
+    from ugatit_engines.engine_files import FoundEngine
+    from ugatit_engines.engine_status import EngineStatus
 
 
 @click.group()
@@ -28,11 +32,12 @@ def list_command(*, as_json: bool, models_dir: Path | None) -> None:
     """Which models there are."""
     from ugatit_batch.models import list_models
 
-    found = list(list_models(shared.models_folder(models_dir)))
+    place = shared.models_folder(models_dir)
+    found = list(list_models(place))
     if as_json:
-        click.echo(json.dumps([_describe(model) for model in found], indent=2))
+        click.echo(json.dumps([_describe(model, place) for model in found], indent=2))
         return
-    from ugatit_batch.display import show_models
+    from ugatit_batch.display.tables import show_models
 
     show_models(found)
     for model in found:
@@ -40,7 +45,9 @@ def list_command(*, as_json: bool, models_dir: Path | None) -> None:
             click.echo(str(model.error), err=True)
 
 
-def _describe(model: FoundModel) -> dict[str, Any]:
+def _describe(model: FoundModel, place: Path) -> dict[str, Any]:
+    from ugatit_engines.engine_files import engines_folder, list_engines
+
     bundle = model.bundle
     if bundle is None:
         return {"name": model.path.name, "path": str(model.path), "error": str(model.error)}
@@ -51,27 +58,78 @@ def _describe(model: FoundModel) -> dict[str, Any]:
         "light": bundle.generator.light,
         "bundled": model.bundled,
         "path": str(model.path),
-        "engines": [],
+        "engines": [_describe_engine(engine) for engine in list_engines(engines_folder(bundle, place))],
+    }
+
+
+def _describe_engine(engine: FoundEngine) -> dict[str, Any]:
+    record = engine.record
+    if record is None:
+        return engine.to_json()
+    return {
+        "path": str(engine.plan),
+        "flavor": record.flavor,
+        "precision": record.precision,
+        "size": record.profile.label,
+        "direction": record.direction,
     }
 
 
 @command.command()
 @click.argument("model")
+@shared.json_option
 @shared.models_dir_option
-def info(*, model: str, models_dir: Path | None) -> None:
-    """What one model is, and whether its files are whole."""
-    from ugatit_batch.models import find_model
+def info(*, model: str, as_json: bool, models_dir: Path | None) -> None:
+    """What one model is, whether it is whole, and which of its engines fit here.
 
-    bundle = find_model(model, shared.models_folder(models_dir))
+    --json prints one object: name, path, bundled (came with ugatit-batch), manifest (its bundle.json),
+    parameters (a direction: how many), engines (path, what the sidecar says, fits, and misfit: null, or why
+    not; of a damaged one path, error, fits and misfit).
+    """
+    from ugatit_batch.bundle import MANIFEST
+    from ugatit_batch.models import find_model, is_bundled
+
+    place = shared.models_folder(models_dir)
+    bundle = find_model(model, place)
+    manifest = (bundle.path / MANIFEST).read_text("utf-8")
+    counts = {d: sum(array.size for array in bundle.weights(d).values()) for d in bundle.directions}
+    engines = _check_engines(bundle, place)
+    if as_json:
+        line = {
+            "name": bundle.name,
+            "path": str(bundle.path),
+            "bundled": is_bundled(bundle.path),
+            "manifest": json.loads(manifest),
+            "parameters": counts,
+            "engines": [engine.to_json() for engine in engines],
+        }
+        click.echo(json.dumps(line, indent=2, ensure_ascii=False))
+        return
     click.echo(bundle.path)
-    click.echo((bundle.path / "bundle.json").read_text("utf-8"), nl=False)
-    for direction in bundle.directions:
-        count = sum(array.size for array in bundle.weights(direction).values())
+    click.echo(manifest, nl=False)
+    for direction, count in counts.items():
         click.echo(f"{bundle.describe_direction(direction)}: {count:,} parameters, checksum right")
     if bundle.generator.norm != "adalin":
         click.echo(f"normalisation {bundle.generator.norm} throughout the decoder, instead of AdaLIN and LIN")
     if not bundle.generator.attention:
         click.echo("no class activation map, and so no attention maps")
+    for engine in engines:
+        click.echo(engine.describe())
+    if not engines:
+        click.echo("no engines")
+
+
+def _check_engines(bundle: Bundle, place: Path) -> Sequence[EngineStatus]:
+    from ugatit_engines.engine_files import engines_folder, list_engines
+
+    found = list(list_engines(engines_folder(bundle, place)))
+    if not found:
+        return ()
+
+    from ugatit_engines.engine_status import check_engines
+    from ugatit_engines.machine import this_machine
+
+    return check_engines(bundle, found, this_machine(), thorough=True)
 
 
 @command.command("import")
@@ -116,9 +174,9 @@ def import_command(
     program's own runs (RUN/checkpoints/step-NNNNNNNN.pt), or what `models export` wrote (.zip). Nothing in a
     file is ever executed.
     """
-    from ugatit_batch.bundle import DIRECTIONS, check_name, save_bundle
+    from ugatit_batch.bundle import DIRECTIONS, MANIFEST, check_name, save_bundle
     from ugatit_batch.errors import UsageError
-    from ugatit_batch.models import import_archive, model_folder
+    from ugatit_batch.models import import_archive, is_free, model_folder
     from ugatit_training.finish import is_own_checkpoint, write_model
     from ugatit_training.published import import_checkpoint
 
@@ -130,11 +188,13 @@ def import_command(
     names = shared.read_domains(domains)
     name = check_name(name or (file.parent.parent.name if own else file.stem))
     folder = model_folder(name, place)
-    if folder.exists():
+    if (folder / MANIFEST).exists():
         raise UsageError(
             f"{name}: there is a model of that name in {folder}",
             f"use --name, or `ugatit-batch models remove {name}` first",
         )
+    if not is_free(folder):
+        raise UsageError(f"{folder}: has files in it that are of no model", "use --name, or move them away")
     if archived:
         bundle = import_archive(file, name, folder)
     elif own:
@@ -171,15 +231,19 @@ def export(*, model: str, file: Path | None, models_dir: Path | None) -> None:
 
 @command.command()
 @click.argument("model")
+@click.option("--engines", is_flag=True, help="Its TensorRT engines alone; the model stays.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @shared.models_dir_option
-def remove(*, model: str, yes: bool, models_dir: Path | None) -> None:
-    """Delete a model from the models folder."""
+def remove(*, model: str, engines: bool, yes: bool, models_dir: Path | None) -> None:
+    """Delete a model and its engines from the models folder, or the engines of any model."""
     from ugatit_batch.bundle import remove_bundle
     from ugatit_batch.errors import UsageError
     from ugatit_batch.models import find_folder, is_bundled
 
     place = shared.models_folder(models_dir)
+    if engines:
+        _remove_engines(model, place, yes=yes)
+        return
     folder = find_folder(model, place)
     if is_bundled(folder):
         raise UsageError(f"{model}: comes with ugatit-batch and stays", "only your own models can be removed")
@@ -189,3 +253,19 @@ def remove(*, model: str, yes: bool, models_dir: Path | None) -> None:
         click.confirm(f"Delete {folder}?", abort=True, err=True)
     remove_bundle(folder)
     click.echo(f"model {model} is gone", err=True)
+
+
+def _remove_engines(model: str, place: Path, *, yes: bool) -> None:
+    from ugatit_batch.errors import NothingToDoError
+    from ugatit_engines.engine_files import find_plans, remove_engines
+    from ugatit_engines.engine_status import find_engines_folder
+
+    folder = find_engines_folder(model, place)
+    count = len(find_plans(folder))
+    if not count:
+        raise NothingToDoError(f"{model}: there are no engines in {folder}", "nothing was deleted")
+    many = "1 engine" if count == 1 else f"{count} engines"
+    if not yes:
+        click.confirm(f"Delete {many} in {folder}?", abort=True, err=True)
+    remove_engines(folder)
+    click.echo(f"{many} of {model} {'is' if count == 1 else 'are'} gone", err=True)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from ugatit_batch.bundle import Bundle, Direction
+    from ugatit_batch.images.geometry import Sizing
+    from ugatit_engines.open_engine import Engine
 
 CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
 
@@ -72,11 +74,22 @@ def engine_options(command: CommandT) -> CommandT:
         type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
         default="auto",
         show_default=True,
-        help="Of the network; auto is fp16 on a GPU and fp32 on a CPU.",
+        help="Of the network; auto is fp16 on a GPU, and on a CPU bf16 where it has AMX, else fp32.",
     )(command)
     return click.option("-d", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")(
         command
     )
+
+
+def backend_option(command: CommandT) -> CommandT:
+    """`--backend`."""
+    return click.option(
+        "--backend",
+        type=click.Choice(["auto", "torch", "tensorrt"]),
+        default="auto",
+        show_default=True,
+        help="Engine; auto is TensorRT where an engine was built that fits, and PyTorch otherwise.",
+    )(command)
 
 
 def read_domains(text: str) -> tuple[str, str]:
@@ -120,6 +133,39 @@ def opened_model(name: str, models_dir: Path | None) -> Iterator[Bundle]:
         click.echo(note, err=True)
     with tempfile.TemporaryDirectory(prefix="ugatit-batch-") as folder:
         yield save_bundle(imported.bundle, imported.weights, Path(folder) / path.stem)
+
+
+def open_translator(
+    bundle: Bundle,
+    direction: Direction,
+    sizing: Sizing,
+    *,
+    device: str,
+    precision: str,
+    backend: str,
+    batch_size: int | None,
+    models_dir: Path | None,
+    quiet: bool = False,
+) -> Engine:
+    """The engine that the options ask for; why one that was built is passed over goes to stderr.
+
+    Raises:
+        UgatitBatchError: as `open_engine`.
+    """
+    from ugatit_engines.engine_files import engines_folder
+    from ugatit_engines.open_engine import open_engine
+
+    return open_engine(
+        bundle,
+        direction,
+        device,
+        cast(Any, precision),
+        batch_size,
+        backend=cast(Any, backend),
+        engines=engines_folder(bundle, models_folder(models_dir)),
+        sizing=sizing,
+        say=lambda text: None if quiet else click.echo(text, err=True),
+    )
 
 
 def choose_direction(bundle: Bundle, reverse: bool) -> Direction:

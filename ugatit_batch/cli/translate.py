@@ -118,9 +118,7 @@ class _SizeType(click.ParamType[str | int]):
     help="Pictures at once; halved where memory runs out.",
 )
 @shared.engine_options
-@click.option(
-    "--backend", type=click.Choice(["auto", "torch"]), default="auto", show_default=True, help="Engine."
-)
+@shared.backend_option
 @click.option(
     "--on-error",
     type=click.Choice(["continue", "stop"]),
@@ -156,7 +154,7 @@ def command(
     batch_size: int | None,
     device: str,
     precision: str,
-    backend: str,  # noqa: ARG001 - PyTorch is the one backend, `auto` and `torch` are the same
+    backend: str,
     on_error: str,
     dry_run: bool,
     report: Path | None,
@@ -174,7 +172,7 @@ def command(
     ugatit-batch translate ./photos --model ink
     ugatit-batch translate cat.jpg --model ink -o drawing.png --attention overlay
     """  # noqa: D301 - click needs the character, not the backslash
-    from ugatit_batch.display import TranslateDisplay
+    from ugatit_batch.display.translate import TranslateDisplay
     from ugatit_batch.errors import UsageError
     from ugatit_batch.images.write import Encoding
     from ugatit_batch.jobs import Settings, choose_sizing, run
@@ -197,9 +195,17 @@ def command(
             _say_plan(planned, as_json)
             return 0
 
-        from ugatit_engines.open_engine import open_engine
-
-        translator = open_engine(bundle, direction, device, cast(Any, precision), batch_size)
+        translator = shared.open_translator(
+            bundle,
+            direction,
+            sizing,
+            device=device,
+            precision=precision,
+            backend=backend,
+            batch_size=batch_size,
+            models_dir=models_dir,
+            quiet=quiet,
+        )
         settings = Settings(sizing, encoding, cast(Any, kinds), translator.precision)
         title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {translator.describe()}"
         results = run(planned, translator, bundle.digest(direction), settings, cast(Any, if_exists))
