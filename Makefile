@@ -36,7 +36,7 @@ bench: $(VENV)/.wheel  ## throughput beside the bare network, and beside the pub
 # installed but the wheels of WHEELS, if that is given, and those into gpu-output alone.
 GPU_PYTHON ?= python3
 GPU_OUT ?= gpu-output
-gpu:  ## the gpu tests, the step benchmark and a real training: make gpu SOURCE=photos TARGET=drawings
+gpu:  ## the gpu tests, step and engine benchmarks and a real training: make gpu SOURCE=photos TARGET=drawings
 	$(if $(WHEELS),$(GPU_PYTHON) -m pip install --quiet --no-deps --no-index --target $(GPU_OUT)/packages $(WHEELS)/*.whl)
 	PYTHONPATH=$(CURDIR):$(CURDIR)/training:$(CURDIR)/engines:$(GPU_OUT)/packages \
 		$(GPU_PYTHON) scripts/gpu_check.py --source $(SOURCE) --target $(TARGET) --out $(GPU_OUT) $(GPU_FLAGS)

@@ -1,4 +1,4 @@
-"""What has to be seen on a GPU, in one command of at most nine minutes: tests, step times, a real training.
+"""What has to be seen on a GPU, in one command of at most nine minutes: tests, figures, a real training.
 
 Needs nothing but a Python with PyTorch and the packages of NEEDED, and the pictures. Everything worth keeping
 ends up in files directly below `--out`; the run folder beside them can go. What an earlier call left there is
@@ -44,10 +44,17 @@ NEEDED = {
     "tomli_w": "tomli_w",
     "numpy": "numpy",
     "PIL": "Pillow",
+    "platformdirs": "platformdirs",
     "pytest": "pytest",
 }
 """Packages by the names that they are imported by."""
-ENDS = {"tests": 0.2, "train_step": 0.32, "train_step_compiled": 0.43, "tests_compiled": 0.5}
+ENDS = {
+    "tests": 0.2,
+    "train_step": 0.32,
+    "train_step_compiled": 0.43,
+    "tests_compiled": 0.5,
+    "engines": 0.62,
+}
 """By when each part has to be over, as a share of the time; the training has what is left."""
 _SPARE = 0.04  # for the last checkpoint and the charts
 _COMPILE_TESTS = "test_compile_gpu.py"
@@ -57,6 +64,7 @@ _RECORD = ("json", "md", "log")
 OWN = {
     "tests": ["tests.log", "tests_compiled.log"],
     "benchmark": [f"{name}.{kind}" for name in ("train_step", "train_step_compiled") for kind in _RECORD],
+    "engines": [f"engines.{kind}" for kind in _RECORD],
     "training": ["run", "sheet-a2b.png", "sheet-b2a.png", "losses.png", "rho.png"],
 }
 """What is written below `--out`, by `--only`; and always report.json."""
@@ -129,9 +137,14 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait(5)  # one that hangs in the driver is left behind
 
 
+def _when(path: Path) -> tuple[bool, bool, Path]:
+    """By what files of tests are sorted: the ones that may take all the time, building engines, are last."""
+    return "tensorrt" in path.name, "memory" in path.name, path
+
+
 def run_tests(options: argparse.Namespace, clock: Clock, *, compiled: bool) -> dict[str, Any]:
     """The tests marked `gpu`; those that compile go apart, since that may take too long."""
-    files = sorted((ROOT / "tests").rglob("test_*_gpu.py"), key=lambda path: ("memory" in path.name, path))
+    files = sorted((ROOT / "tests").rglob("test_*_gpu.py"), key=_when)
     chosen = [str(path) for path in files if (path.name == _COMPILE_TESTS) == compiled]
     # What other versions of libraries warn of is no failure of these tests. Their prints go to the log.
     flags = ("-m", "gpu", "-v", "-s", "--no-header", "--durations=10", "-p", "no:cacheprovider")
@@ -168,6 +181,20 @@ def run_benchmark(options: argparse.Namespace, clock: Clock, *, compiled: bool) 
         *("--results", str(options.out), "--save", name),
     ]
     return run_part(name, command, seconds, options.out)
+
+
+def run_engines(options: argparse.Namespace, clock: Clock) -> dict[str, Any]:
+    """The engine benchmark on the pictures of A: all the time there is where nothing else is asked for."""
+    seconds = clock.left() if options.only == "engines" else clock.until(ENDS["engines"])
+    least = "0.15" if options.device.type == "cuda" else "0"
+    command = [
+        *(sys.executable, str(ROOT / "benchmarks/engine.py"), "--device", str(options.device)),
+        *("--size", str(options.size), "--channels", str(options.channels)),
+        *("--pictures", str(options.source.resolve()), "--seconds", f"{0.8 * seconds:.0f}"),
+        *("--rounds", str(min(5, options.rounds)), "--least", least),
+        *("--results", str(options.out), "--save", "engines"),
+    ]
+    return run_part("engines", command, seconds, options.out)
 
 
 def _figures(out: Path, name: str) -> dict[str, Any]:
@@ -295,6 +322,8 @@ def table(report: dict[str, Any], out: Path) -> str:
         lines += [f"{way:<28} failed" for way in figures.get("failed", {})]
         if not figures:
             lines.append(f"{name}: no figures")
+    if "engines" in report:
+        lines += _engine_lines(_figures(out, "engines"))
     training = report.get("training", {})
     if "steps_per_second" in training:
         taken, predicted = training["peak_bytes"], training["predicted_bytes"] / 2**30
@@ -306,9 +335,25 @@ def table(report: dict[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
+def _engine_lines(figures: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, one in figures.get("engines", {}).items():
+        for batch, rate in one.get("pictures_per_second", {}).items():
+            share = one["share_of_peak"][batch]
+            lines.append(f"{f'{name}, batch {batch}':<28} {rate:>10.1f} /s  {share:.3f} of the matmul peak")
+        error, ratio = one["error"], one.get("run_to_network")
+        words = f"{error['max']:g} levels at most, {error['mean']:.3f} on average"
+        lines.append(f"{name:<28} {words}" + ("" if ratio is None else f"; folder run / engine {ratio:.3f}"))
+    for what in ("failed", "left_out"):
+        lines += [
+            f"{name:<28} {' '.join(words.split())[:200]}" for name, words in figures.get(what, {}).items()
+        ]
+    return lines or ["engines: no figures"]
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this program."""
-    parser = argparse.ArgumentParser(description="Tests, step benchmark and a real training on a GPU.")
+    parser = argparse.ArgumentParser(description="Tests, benchmarks and a real training on a GPU.")
     parser.add_argument("--source", type=Path, required=True, help="folder of pictures of A")
     parser.add_argument("--target", type=Path, required=True, help="folder of pictures of B")
     parser.add_argument("--out", type=Path, default=Path("gpu-output"), help="where all of it goes")
@@ -318,7 +363,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--channels", type=int, default=64, help="width of all networks")
     parser.add_argument("--rounds", type=int, default=20, help="of the benchmark, 10 steps each on a GPU")
     parser.add_argument("--steps", type=int, help="of the training; default: what there is time for")
-    parser.add_argument("--only", choices=["tests", "benchmark", "training"], help="one part alone")
+    parser.add_argument("--only", choices=list(OWN), help="one part alone")
     options = parser.parse_args(arguments)
     options.out = options.out.resolve()
     return options
@@ -353,6 +398,8 @@ def check(options: argparse.Namespace, clock: Clock, report: dict[str, Any]) -> 
             report["train_step_compiled"] = run_benchmark(options, clock, compiled=True)
     if options.only in (None, "tests") and on_gpu:
         report["tests_compiled"] = run_tests(options, clock, compiled=True)
+    if options.only in (None, "engines"):
+        report["engines"] = run_engines(options, clock)
     if options.only in (None, "training"):
         report["training"] = {"exit": "not finished"}
         report["training"] = run_training(options, clock, pictures)

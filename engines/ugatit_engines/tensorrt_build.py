@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ugatit_batch.errors import EngineBuildError
 from ugatit_engines.engine_files import TensorSpec
-from ugatit_engines.tensorrt_library import load_library, new_logger
+from ugatit_engines.tensorrt_library import load_library, start, the_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,13 +59,13 @@ def build_plan(
         EngineBuildError: TensorRT refused; the message has its own words, and names the layer.
     """
     trt = load_library(flavor)
-    logger = new_logger(trt)
-    builder = trt.Builder(logger)
-    if builder is None:
-        raise EngineBuildError(f"{flavor} does not start: {logger.words()}", "see `ugatit-batch doctor`")
+    logger = the_logger(trt)
+    builder = start(trt.Builder, flavor, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, flavor, network, logger, onnx)
     config = builder.create_builder_config()
+    # It is on by default, and keeps ten bits of a product: not what fp32 was asked for.
+    config.clear_flag(trt.BuilderFlag.TF32)
     shapes = builder.create_optimization_profile()
     name = network.get_input(0).name
     shapes.set_shape(name, *profile.shapes())

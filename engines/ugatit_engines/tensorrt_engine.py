@@ -10,7 +10,8 @@ import torch
 
 from ugatit_batch.errors import UgatitBatchError
 from ugatit_batch.frames import Translated
-from ugatit_engines.tensorrt_runtime import Session, Slot, Streams
+from ugatit_engines.tensorrt_runtime import Session
+from ugatit_engines.tensorrt_slots import Slot, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,8 +124,10 @@ class _UnderWay:
     def collect(self) -> Iterator[Translated]:
         """Wait for the oldest slot; gives the batch if it was its last."""
         slot, last = self._slots.popleft()
-        self._parts.append(slot.wait())
-        self._free.append(slot)
+        try:
+            self._parts.append(slot.wait())
+        finally:
+            self._free.append(slot)
         if last:
             parts, self._parts = self._parts, []
             yield _joined(parts)

@@ -7,6 +7,7 @@ of those cards, and are compiled for the one at hand when they are first used.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ugatit_batch.errors import EngineLibraryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Flavor = Literal["tensorrt", "tensorrt-rtx"]
 FLAVORS: tuple[Flavor, ...] = ("tensorrt", "tensorrt-rtx")
@@ -84,10 +85,28 @@ def _command(flavor: Flavor) -> str:
     return f"pip install 'ugatit-batch[{flavor}]'"
 
 
-def new_logger(trt: Any) -> Any:
-    """A logger of the library that keeps errors, instead of writing them to stderr.
+def start(kind: Callable[[Any], Any], flavor: Flavor, logger: Any) -> Any:
+    """A Builder or Runtime of the library.
 
-    Its `words()` are what has gone wrong, for people.
+    Raises:
+        EngineLibraryError: it does not start, without a driver that it likes for one; with its words.
+    """
+    logger.forget()
+    try:
+        return kind(logger)
+    except (TypeError, RuntimeError) as error:
+        # "factory function returned nullptr"
+        raise EngineLibraryError(
+            f"{flavor} does not start: {logger.words()}", "see `ugatit-batch doctor`"
+        ) from error
+
+
+@functools.cache
+def the_logger(trt: Any) -> Any:
+    """The library's logger, one a process: it keeps errors, instead of writing them to stderr.
+
+    `words()` are what has gone wrong since `forget()`, for people. `tensorrt` keeps the first logger that it
+    is given whatever comes later, so there is one for all.
     """
 
     class Logger(trt.ILogger):  # type: ignore[misc]
@@ -98,6 +117,9 @@ def new_logger(trt: Any) -> Any:
         def log(self, severity: Any, message: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
                 self.errors = [*self.errors[1 - _REMEMBERED :], message]
+
+        def forget(self) -> None:
+            self.errors = []
 
         def words(self) -> str:
             return "; ".join(dict.fromkeys(self.errors)) or "it does not say why"

@@ -5,27 +5,33 @@ PyTorch owns every buffer and stream; TensorRT is given addresses and a stream.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import weakref
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from ugatit_batch.atomic import replacing
-from ugatit_batch.errors import EngineError, EngineUnfitError, MemoryLacksError, UgatitBatchError
-from ugatit_batch.frames import Translated
-from ugatit_engines.tensorrt_library import load_library, new_logger
+from ugatit_batch.errors import (
+    EngineDamagedError,
+    EngineError,
+    EngineLibraryError,
+    EngineUnfitError,
+    MemoryLacksError,
+    UgatitBatchError,
+)
+from ugatit_engines.tensorrt_library import load_library, start, the_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torch import Tensor
 
-    from ugatit_batch.frames import Pixels
     from ugatit_engines.engine_files import FoundEngine
 
 Shape = tuple[int, int, int, int]
 """N×H×W×3."""
+
+_REPORT = "use --backend torch, and report this"
 
 
 class Session:
@@ -36,12 +42,19 @@ class Session:
         device: the GPU.
 
     Raises:
-        EngineLibraryError: the flavor is not installed.
+        EngineLibraryError: the flavor is not installed, or does not start.
         EngineDamagedError: the plan is not what its sidecar says.
         EngineUnfitError: the library itself says that the engine does not fit.
         MemoryLacksError: the GPU has too little memory for the largest batch of the largest picture.
         EngineError: the library refuses the plan; the message has its words.
     """
+
+    # What was opened, in the order in which it was; `close` works on one that was not opened to the end, too.
+    _runtime: Any = None
+    _engine: Any = None
+    _cache: Any = None
+    _config: Any = None
+    _context: Any = None
 
     def __init__(self, found: FoundEngine, device: torch.device) -> None:
         plan = found.read()
@@ -50,28 +63,32 @@ class Session:
         self._found, self._device = found, device
         self.record = found.record
         trt = load_library(self.record.flavor)
-        self._logger = new_logger(trt)
-        with torch.cuda.device(device):
-            # PyTorch's context has to be there before TensorRT looks for one.
-            torch.cuda.current_stream(device).synchronize()
-            self._runtime = trt.Runtime(self._logger)
-            self._check_header(trt, plan)
-            self._engine = self._runtime.deserialize_cuda_engine(plan)
-            if self._engine is None:
-                raise EngineError(
-                    f"{found.plan}: {self.record.flavor} refuses the engine: {self._logger.words()}",
-                    "build it again",
-                )
-            self._cache: Any = None
-            self._cached = b""
-            self._context = self._create_context(trt)
-        if self._context is None:
-            raise MemoryLacksError(
-                f"{found.plan}: {self.record.flavor} cannot run the engine: {self._logger.words()}",
-                "build one with a smaller --batch or --size, or use --backend torch",
-            )
+        self._logger = the_logger(trt)
+        self._cached, self._news = b"", False
         self._shape: Shape | None = None
         self._buffers: dict[str, Tensor] = {}
+        _OPEN.add(self)
+        with torch.cuda.device(device):
+            # PyTorch's context has to be there before TensorRT looks for one; its cache holds memory back.
+            torch.cuda.synchronize(device)
+            torch.cuda.empty_cache()
+            self._open(trt, plan)
+
+    def _open(self, trt: Any, plan: bytes) -> None:
+        name, flavor = self._found.plan, self.record.flavor
+        self._runtime = start(trt.Runtime, flavor, self._logger)
+        self._check_header(trt, plan)
+        self._engine = self._runtime.deserialize_cuda_engine(plan)
+        if self._engine is None:
+            raise EngineError(
+                f"{name}: {flavor} refuses the engine: {self._logger.words()}", "build it again"
+            )
+        self._context = self._create_context(trt)
+        if self._context is None:
+            raise MemoryLacksError(
+                f"{name}: {flavor} cannot run the engine: {self._logger.words()}",
+                "build one with a smaller --batch or --size, or use --backend torch",
+            )
 
     def _check_header(self, trt: Any, plan: bytes) -> None:
         """TensorRT for RTX can tell from the first bytes; `tensorrt` tells as it reads the whole."""
@@ -82,25 +99,21 @@ class Session:
             return
         members = trt.EngineInvalidityDiagnostics.__members__
         reasons = [name for name, flag in members.items() if int(diagnostics) & int(flag)]
-        raise EngineUnfitError(
-            "version" if "VERSION_MISMATCH" in reasons else "gpu",
-            f"{self._found.plan}: {self.record.flavor} says that the engine does not fit: "
-            f"{', '.join(reasons) or 'it does not say why'}",
-            "build it again; an old driver may have to be updated first",
-        )
+        raise explain_refusal(f"{self._found.plan}: {self.record.flavor}", reasons)
 
     def _create_context(self, trt: Any) -> Any:
         if not hasattr(trt, "CudaGraphStrategy"):
             return self._engine.create_execution_context()
-        config = self._engine.create_runtime_config()
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-        self._cache = config.create_runtime_cache()
+        self._config = self._engine.create_runtime_config()
+        self._config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        self._cache = self._config.create_runtime_cache()
         with contextlib.suppress(OSError):
             self._cached = self._found.cache.read_bytes()
             # Kernels of another card or driver are refused, and compiled anew.
             self._cache.deserialize(self._cached)
-        config.set_runtime_cache(self._cache)
-        return self._engine.create_execution_context(config)
+        self._logger.forget()
+        self._config.set_runtime_cache(self._cache)
+        return self._engine.create_execution_context(self._config)
 
     def run(self, pixels: Tensor, translated: Tensor, attention: Tensor, stream: torch.cuda.Stream) -> None:
         """Enqueue one batch.
@@ -115,16 +128,17 @@ class Session:
             MemoryLacksError: there is no room for the buffers.
             EngineError: the library refused; the message has its words.
         """
+        self._logger.forget()
         with torch.cuda.stream(stream):
             outputs = {"translated": translated, "attention": attention}
             self._bind(pixels, outputs, stream)
             # The engine always sees the same addresses, as a recorded CUDA graph wants them.
             self._buffers["pixels"].copy_(pixels)
             if not self._context.execute_async_v3(stream.cuda_stream):
-                raise EngineError(
-                    f"{self._found.plan}: {self.record.flavor} failed: {self._logger.words()}",
-                    "use --backend torch, and report this",
-                )
+                words = self._logger.words()
+                if "memory" in words.lower():
+                    raise too_large(pixels.shape[2], pixels.shape[1], self._device)
+                raise EngineError(f"{self._found.plan}: {self.record.flavor} failed: {words}", _REPORT)
             for name, tensor in outputs.items():
                 tensor.copy_(self._buffers[name])
 
@@ -134,110 +148,77 @@ class Session:
         if shape == self._shape:
             return
         stream.synchronize()
+        # Until all of it is bound, the addresses are those of buffers that are gone.
+        self._shape = None
         try:
             tensors = {"pixels": pixels, **outputs}
             self._buffers = {name: torch.empty_like(tensor) for name, tensor in tensors.items()}
         except torch.OutOfMemoryError as error:
             raise too_large(width, height, self._device) from error
-        if not self._context.set_input_shape("pixels", shape):
+        bound = self._context.set_input_shape("pixels", shape) and all(
+            self._context.set_tensor_address(name, tensor.data_ptr())
+            for name, tensor in self._buffers.items()
+        )
+        if not bound:
             raise EngineError(
                 f"{self._found.plan}: {self.record.flavor} does not take {count} pictures of "
                 f"{width}×{height}: {self._logger.words()}",
                 "build one with another --batch or --size",
             )
-        for name, tensor in self._buffers.items():
-            self._context.set_tensor_address(name, tensor.data_ptr())
-        self._shape = shape
+        self._shape, self._news = shape, True
 
     def keep_cache(self) -> None:
-        """Write compiled kernels beside the plan, where there are new ones; the next start is quicker."""
-        if self._cache is None:
+        """Write compiled kernels beside the plan, where there may be new ones; the next start is quicker."""
+        if self._cache is None or not self._news:
             return
-        content = bytes(self._cache.serialize())
-        if content == self._cached:
+        self._news = False
+        with torch.cuda.device(self._device):
+            content = self._cache.serialize()
+        if content is None or bytes(content) == self._cached:
             return
         # Only time is lost without it.
         with contextlib.suppress(UgatitBatchError), replacing(self._found.cache) as partial:
-            partial.write_bytes(content)
-            self._cached = content
+            partial.write_bytes(bytes(content))
+            self._cached = bytes(content)
+
+    def close(self) -> None:
+        """Let go of all of it, the youngest first: a cache has to outlive the contexts that use it."""
+        self._context = self._config = None
+        self._cache = None
+        self._engine = None
+        self._runtime = None
+
+    __del__ = close
 
 
-class Streams:
-    """Three streams of one GPU, so that copies overlap the work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.inward, self.work, self.outward = (
-            torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            for _ in range(3)
-        )
+_OPEN: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
-class Slot:
-    """Pinned and device buffers for one batch on its way through the streams.
+@atexit.register
+def _close_all() -> None:
+    """While Python is still whole: the library has threads that compile, and log through it."""
+    for session in list(_OPEN):
+        session.close()
+
+
+def explain_refusal(whose: str, reasons: list[str]) -> UgatitBatchError:
+    """What TensorRT for RTX has against an engine, by the names of its diagnostics.
 
     Args:
-        streams: shared by all slots.
+        whose: plan and flavor, for the message.
+        reasons: names of `EngineInvalidityDiagnostics`.
     """
-
-    def __init__(self, streams: Streams) -> None:
-        self._streams = streams
-        self._shape: Shape | None = None
-        self._loaded, self._ran, self._done = (
-            torch.cuda.Event()  # type: ignore[no-untyped-call]
-            for _ in range(3)
-        )
-        self._count = 0
-
-    def submit(self, pixels: Pixels, batch: int, run: Callable[..., None]) -> None:
-        """Enqueue copying in, the work, and copying out; the slot has been waited for, or is new.
-
-        Args:
-            pixels: uint8, N×H×W×3; may change as soon as this returns.
-            batch: at least N; the rest is whatever was there before.
-            run: `Session.run`.
-
-        Raises:
-            MemoryLacksError, EngineError: as `Session.run`.
-        """
-        self._count, height, width = pixels.shape[:3]
-        self._allocate((batch, height, width, 3))
-        self._host_in[: self._count].copy_(torch.from_numpy(pixels))
-        streams = self._streams
-        with torch.cuda.stream(streams.inward):
-            self._device_in.copy_(self._host_in, non_blocking=True)
-            self._loaded.record(streams.inward)
-        streams.work.wait_event(self._loaded)
-        run(self._device_in, *self._device_out, streams.work)
-        self._ran.record(streams.work)
-        streams.outward.wait_event(self._ran)
-        with torch.cuda.stream(streams.outward):
-            for host, device in zip(self._host_out, self._device_out, strict=True):
-                host[: self._count].copy_(device[: self._count], non_blocking=True)
-            self._done.record(streams.outward)
-
-    def wait(self) -> Translated:
-        """The results, as arrays of their own."""
-        self._done.synchronize()
-        pixels, attention = (np.array(host[: self._count].numpy()) for host in self._host_out)
-        return Translated(pixels, attention)
-
-    def _allocate(self, shape: Shape) -> None:
-        if shape == self._shape:
-            return
-        count, height, width, _ = shape
-        shapes = [(shape, torch.uint8), ((count, height // 4, width // 4), torch.float32)]
-        device = self._streams.device
-        try:
-            self._host_in = torch.zeros(shape, dtype=torch.uint8, pin_memory=True)
-            self._device_in = torch.empty(shape, dtype=torch.uint8, device=device)
-            self._host_out = [torch.empty(s, dtype=kind, pin_memory=True) for s, kind in shapes]
-            self._device_out = [torch.empty(s, dtype=kind, device=device) for s, kind in shapes]
-        except torch.OutOfMemoryError as error:
-            raise too_large(width, height, device) from error
-        # Made on the current stream, used on others.
-        torch.cuda.current_stream(device).synchronize()
-        self._shape = shape
+    words = f"{whose} says that the engine does not run here: {', '.join(reasons) or 'it does not say why'}"
+    found = set(reasons)
+    if "MALFORMED_ENGINE" in found:
+        return EngineDamagedError(words, "build it again")
+    if "VERSION_MISMATCH" in found:
+        return EngineUnfitError("version", words, "build it again")
+    if "INSUFFICIENT_GPU_MEMORY" in found:
+        return MemoryLacksError(words, "build one with a smaller --batch or --size, or use --backend torch")
+    if found & {"OLD_CUDA_DRIVER", "OLD_CUDA_RUNTIME", "CUDA_ERROR"}:
+        return EngineLibraryError(words, "update NVIDIA's driver, or use --backend torch")
+    return EngineUnfitError("gpu", words, "build it again for this GPU")
 
 
 def too_large(width: int, height: int, device: torch.device) -> MemoryLacksError:

@@ -123,8 +123,6 @@ class TorchTranslator:
         # Batches taken before the first is given back, so that copies overlap the work.
         self._ahead = 1 if device.type == "cuda" else 0
         if device.type == "cuda":
-            # TensorFloat-32 keeps ten bits of a product: not what fp32 was asked for.
-            torch.backends.cudnn.allow_tf32 = precision != "fp32"
             self._to_device, self._to_host = _stream(device), _stream(device)
 
     def describe(self) -> str:
@@ -178,6 +176,9 @@ class TorchTranslator:
     def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 N×H×W×3 on the host to uint8 N×H×W×3 and float32 N×h×w on the device."""
         if self.device.type == "cuda":
+            # TensorFloat-32 keeps ten bits of a product: not what fp32 was asked for. Another engine of this
+            # process may have set it otherwise.
+            torch.backends.cudnn.allow_tf32 = self.precision != "fp32"
             with torch.cuda.stream(self._to_device):
                 moved = pixels.pin_memory().to(self.device, non_blocking=True)
             work = torch.cuda.current_stream(self.device)

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ugatit_batch.errors import DeviceError, EngineBuildError, UsageError
+from ugatit_batch.errors import (
+    DeviceError,
+    EngineBuildError,
+    EngineDamagedError,
+    EngineLibraryError,
+    EngineUnfitError,
+    MemoryLacksError,
+    UgatitBatchError,
+    UsageError,
+)
 from ugatit_engines import build_engine as building
 from ugatit_engines import tensorrt_build, tensorrt_runtime
 from ugatit_engines.build_engine import build_engine, choose_targets
@@ -83,12 +92,19 @@ class StandIn:
             assert name == "pixels"
             assert [shape[0] for shape in shapes] == [1, 8, 32]
 
+    class BuilderFlag:
+        TF32 = "TF32"
+
     class Config:
         progress_monitor: Any = None
+        flags = frozenset({"TF32"})
         cache: Any = None
 
         def add_optimization_profile(self, profile: Any) -> None:
             assert isinstance(profile, StandIn.Profile)
+
+        def clear_flag(self, flag: str) -> None:
+            self.flags -= {flag}
 
         def create_timing_cache(self, content: bytes) -> StandIn.Cache:
             return StandIn.Cache(content)
@@ -99,6 +115,11 @@ class StandIn:
                 return False
             self.cache = cache
             return True
+
+    class Runtime:
+        def __init__(self, logger: Any) -> None:
+            logger.log("error", "CUDA driver version is insufficient")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
 
     class Builder:
         plan: bytes | None = b"a plan"
@@ -117,6 +138,7 @@ class StandIn:
             return StandIn.Profile()
 
         def build_serialized_network(self, _network: Any, config: Any) -> bytes | None:
+            assert "TF32" not in config.flags, "fp32 is not ten bits of a product"
             config.cache.content += b"."
             if self.plan is None:
                 for message in ("node_conv2d_3: no implementation", "no implementation", "node_conv2d_3: no"):
@@ -208,7 +230,7 @@ OBJECTS = {
     "self._engine": "ICudaEngine",
     "self._context": "IExecutionContext",
     "self._cache": "IRuntimeCache",
-    "config": "IRuntimeConfig",
+    "self._config": "IRuntimeConfig",
 }
 
 
@@ -225,3 +247,36 @@ def test_the_calls_that_running_makes_exist(variable: str, kind: str) -> None:
     for name, member in constants - {("CudaGraphStrategy", "")}:
         assert hasattr(trt, name), name
         assert not member or hasattr(getattr(trt, name), member), member
+
+
+def test_a_library_that_does_not_start_says_why(library: StandIn) -> None:
+    from ugatit_engines.tensorrt_library import start, the_logger
+
+    logger = the_logger(library)
+    assert the_logger(library) is logger, "the library keeps the first one it is given"
+    logger.log("error", "of something earlier")
+    with pytest.raises(EngineLibraryError, match="does not start: CUDA driver version is insufficient"):
+        start(library.Runtime, "tensorrt", logger)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "kind"),
+    [
+        (["MALFORMED_ENGINE"], EngineDamagedError),
+        (["VERSION_MISMATCH"], EngineUnfitError),
+        (["UNSUPPORTED_CC"], EngineUnfitError),
+        (["INSUFFICIENT_GPU_MEMORY"], MemoryLacksError),
+        (["OLD_CUDA_DRIVER"], EngineLibraryError),
+        (["OLD_CUDA_RUNTIME", "CUDA_ERROR"], EngineLibraryError),
+        ([], EngineUnfitError),
+    ],
+)
+def test_the_diagnostics_of_tensorrt_for_rtx_are_told_apart(
+    reasons: list[str], kind: type[UgatitBatchError]
+) -> None:
+    trt: ModuleType = pytest.importorskip("tensorrt_rtx")
+    assert set(reasons) <= set(trt.EngineInvalidityDiagnostics.__members__)
+    error = tensorrt_runtime.explain_refusal("x.plan: tensorrt-rtx", reasons)
+    assert type(error) is kind
+    assert ", ".join(reasons) in error.message
+    assert error.hint
