@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ugatit_batch.bundle import Bundle, Direction
     from ugatit_batch.frames import Pixels, Translated
     from ugatit_engines.devices import Precision
-    from ugatit_engines.engine_files import EnginePrecision
+    from ugatit_engines.engine_record import EnginePrecision
     from ugatit_engines.open_engine import Engine
     from ugatit_engines.tensorrt_library import Flavor
 
@@ -263,6 +263,7 @@ def with_tensorrt(
         profile=Profile(Span(batches[0], batches[len(batches) // 2], batches[-1]), side, side),
         targets=choose_targets(flavor, gpu),
         machine=machine,
+        gpu=gpu,
         progress=progress,
     )
     record = found.check()

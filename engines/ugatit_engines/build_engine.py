@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ugatit_batch import __version__
-from ugatit_batch.atomic import replacing
-from ugatit_batch.errors import DeviceError, UsageError
-from ugatit_engines.engine_files import TIMINGS, EngineRecord, write_engine
+from ugatit_batch.atomic import explain_os_error, replacing
+from ugatit_batch.errors import DeviceError, DiskFullError, OutputError, UgatitBatchError, UsageError
+from ugatit_engines.engine_files import TIMINGS, write_engine
+from ugatit_engines.engine_record import EngineRecord
+from ugatit_engines.engine_status import writing_error
 from ugatit_engines.onnx_export import export_onnx
 from ugatit_engines.tensorrt_build import build_plan
 from ugatit_engines.tensorrt_library import PORTABLE, TURING, load_library, name_capability
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ugatit_batch.bundle import Bundle, Direction
-    from ugatit_engines.engine_files import EnginePrecision, FoundEngine
+    from ugatit_engines.engine_files import FoundEngine
+    from ugatit_engines.engine_record import EnginePrecision
     from ugatit_engines.machine import Gpu, Machine
     from ugatit_engines.profiles import Profile
     from ugatit_engines.tensorrt_library import Capability, Flavor
@@ -70,6 +73,7 @@ def build_engine(
     profile: Profile,
     targets: tuple[Capability, ...],
     machine: Machine,
+    gpu: Gpu | None,
     progress: Callable[[str, int, int], None],
 ) -> FoundEngine:
     """Build one engine and keep it in `folder`; an older one of the same kind is replaced when this is whole.
@@ -83,6 +87,7 @@ def build_engine(
         profile: batches and sizes that it takes.
         targets: from `choose_targets`.
         machine: this one.
+        gpu: on which `tensorrt` builds; None where there is none.
         progress: is told phase, step and steps (0: nobody knows). What it raises ends the build.
 
     Raises:
@@ -97,18 +102,25 @@ def build_engine(
             "--precision fp32: TensorRT for RTX has no float32 matrix products on compute capability 7.5",
             "use --precision fp16",
         )
+    unwritable = writing_error(folder)
+    if unwritable is not None:  # told before minutes of work
+        raise _explain(explain_os_error(unwritable, folder), "choose another --models-dir")
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ugatit-batch-") as scratch:
         progress("Exporting the graph", 0, 0)
-        graph = export_onnx(
-            bundle, direction, Path(scratch) / f"{direction}.onnx", precision=precision, profile=profile
-        )
+        try:
+            graph = export_onnx(
+                bundle, direction, Path(scratch) / f"{direction}.onnx", precision=precision, profile=profile
+            )
+        except (DiskFullError, OutputError) as error:
+            raise _explain(error, "free some room there, or set TMPDIR to a folder with more") from error
         timings = folder / f"{TIMINGS}{version}-{'-'.join(map(name_capability, targets))}.cache"
         built = build_plan(
             flavor,
             graph.path,
             profile,
             capability=TURING if flavor == "tensorrt-rtx" and targets == (TURING,) else None,
+            device=gpu.index if flavor == "tensorrt" and gpu is not None else None,
             timings=_read(timings),
             progress=progress,
         )
@@ -131,11 +143,20 @@ def build_engine(
         seconds=round(time.perf_counter() - started, 2),
         program=__version__,
     )
-    found = write_engine(folder, record, built.plan)
+    try:
+        found = write_engine(folder, record, built.plan)
+    except (DiskFullError, OutputError) as error:
+        raise _explain(error, "free some room there, or choose another --models-dir") from error
     if built.timings is not None:
-        with replacing(timings) as partial:
+        # Only time is lost without them.
+        with contextlib.suppress(UgatitBatchError), replacing(timings) as partial:
             partial.write_bytes(built.timings)
     return found
+
+
+def _explain(error: DiskFullError | OutputError, hint: str) -> UgatitBatchError:
+    """The same, with what helps here; the writer's own hint is about outputs of translations."""
+    return type(error)(error.message, hint)
 
 
 def _read(path: Path) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Literal
 
@@ -81,7 +82,13 @@ def has_fast_bf16() -> bool:
     """
     # From the processor itself: oneDNN's own answer is yes where it only emulates. Not in every PyTorch.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16")) and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    if not capabilities.get("amx_bf16") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    allowed = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    if allowed not in ("ALL", "DEFAULT") and "AMX" not in allowed:
+        return False
+    # The system has to lend the tiles to a process: containers and virtual machines may not.
+    return bool(getattr(torch.cpu, "_init_amx", lambda: True)())
 
 
 def free_memory(device: torch.device) -> int:

@@ -30,10 +30,10 @@ State = Literal["ok", "missing", "problem"]
 _OTHER_BUILDS = "install a CUDA build of PyTorch: https://pytorch.org/get-started/locally/"
 _DRIVER = "for an NVIDIA GPU, install its driver: https://www.nvidia.com/drivers"
 _REASONS: Mapping[tuple[str, Precision], str] = {
-    ("cuda", "fp16"): "half precision is fastest on a GPU; --precision fp32 is exact and slower",
+    ("cuda", "fp16"): "half precision is fastest on a GPU; --precision fp32 is slower and closer",
     ("cpu", "bf16"): (
         "no GPU can be used, and this processor multiplies bfloat16 in hardware; "
-        "--precision fp32 is exact and slower"
+        "--precision fp32 is slower and closer"
     ),
     ("cpu", "fp32"): "no GPU can be used, and this processor has nothing that makes bfloat16 faster",
 }

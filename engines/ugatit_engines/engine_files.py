@@ -10,81 +10,36 @@ A plan says nothing about itself that could be read without its library and its 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from ugatit_batch.atomic import is_partial, replacing
-from ugatit_batch.bundle import DIRECTIONS, MANIFEST, GeneratorConfig
-from ugatit_batch.errors import EngineDamagedError, EngineError
+from filelock import FileLock
+
+from ugatit_batch.atomic import explain_os_error, is_partial, replacing
+from ugatit_batch.bundle import MANIFEST
+from ugatit_batch.errors import EngineError
 from ugatit_batch.models import ENGINES_FOLDER, is_bundled
-from ugatit_engines.profiles import Profile, Span
-from ugatit_engines.tensorrt_library import FLAVORS
+from ugatit_engines.engine_record import EngineRecord, damaged, read_record, record_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from ugatit_batch.bundle import Bundle, Direction
-    from ugatit_engines.tensorrt_library import Flavor
 
-EnginePrecision = Literal["fp16", "fp32"]
-PRECISIONS: tuple[EnginePrecision, ...] = ("fp16", "fp32")
-FORMAT = 1
 TIMINGS = "timing-"
 """How the names of files begin that hold what earlier builds of `tensorrt` have measured."""
 _PLAN, _SIDECAR = ".plan", ".plan.json"
-CONVENTION = "8-bit sRGB; inside, v / 127.5 - 1 and back by round((v + 1) * 127.5)"
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of an engine."""
-
-    name: str
-    dtype: str
-    """As the library calls it: `UINT8`, `FLOAT`."""
-    shape: tuple[int, ...]
-    """-1 where it is dynamic."""
-
-
-@dataclass(frozen=True)
-class EngineRecord:
-    """What an engine is, as its sidecar says."""
-
-    flavor: Flavor
-    version: str
-    """Exact version of the library; no other reads the plan."""
-    capabilities: tuple[str, ...]
-    """Compute capabilities it was built for."""
-    system: str
-    architecture: str
-    precision: EnginePrecision
-    profile: Profile
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    plan_bytes: int
-    plan_sha256: str
-    model: str
-    """Name of the model, for people."""
-    direction: Direction
-    model_sha256: str
-    """`Bundle.digest` of the direction."""
-    generator: GeneratorConfig
-    seconds: float
-    """That building took."""
-    program: str
-    """Version of ugatit-batch."""
-    convention: str = CONVENTION
-    """What the pixels mean."""
-
-    @property
-    def stem(self) -> str:
-        """Of the file names: what can lie side by side."""
-        turing = "-sm75" if self.flavor == "tensorrt-rtx" and self.capabilities == ("7.5",) else ""
-        return f"{self.direction}-{self.flavor}{turing}-{self.precision}-{self.profile.label}"
+_LOCK = ".engines.lock"
+_OURS = re.compile(
+    r"\.?(?:a2b|b2a)-tensorrt(?:-rtx)?(?:-sm75)?-(?:fp16|fp32)-[\dx-]+"
+    r"(?:\.partial)?\.plan(?:\.json|\.cache|\.partial\.json|\.partial\.cache)?"
+    r"|\.?timing-[\w.]+-[\d.-]+?(?:\.partial)?\.cache|\.engines\.lock"
+)
 
 
 @dataclass(frozen=True)
@@ -105,9 +60,9 @@ class FoundEngine:
         try:
             content = self.plan.read_bytes()
         except OSError as error:
-            raise _damaged(self.plan, error.strerror or str(error)) from error
+            raise damaged(self.plan, error.strerror or str(error)) from error
         if hashlib.sha256(content).hexdigest() != record.plan_sha256:
-            raise _damaged(self.plan, "its checksum is not the one in its sidecar")
+            raise damaged(self.plan, "its checksum is not the one in its sidecar")
         return content
 
     def check(self) -> EngineRecord:
@@ -117,13 +72,13 @@ class FoundEngine:
             EngineDamagedError: it is missing, cut off, or its sidecar cannot be read.
         """
         if self.record is None:
-            raise self.error or _damaged(self.plan, "its sidecar says nothing")
+            raise self.error or damaged(self.plan, "its sidecar says nothing")
         try:
             length = self.plan.stat().st_size
         except OSError as error:
-            raise _damaged(self.plan, error.strerror or str(error)) from error
+            raise damaged(self.plan, error.strerror or str(error)) from error
         if length != self.record.plan_bytes:
-            raise _damaged(self.plan, f"{length:,} bytes long, built were {self.record.plan_bytes:,}")
+            raise damaged(self.plan, f"{length:,} bytes long, built were {self.record.plan_bytes:,}")
         return self.record
 
     @property
@@ -135,7 +90,7 @@ class FoundEngine:
         """For programs: the sidecar and the plan's path, or what is wrong."""
         if self.record is None:
             return {"path": str(self.plan), "error": str(self.error)}
-        return {"path": str(self.plan), **_to_json(self.record)}
+        return {"path": str(self.plan), **record_to_json(self.record)}
 
 
 def engines_folder(bundle: Bundle, models_dir: Path) -> Path:
@@ -176,12 +131,14 @@ def of_direction(found: FoundEngine, direction: Direction) -> bool:
     return found.record.direction == direction
 
 
-def preference(found: FoundEngine) -> tuple[bool, bool, bool, str]:
-    """Smaller is better: whole, in half precision, for one size, by name."""
+def preference(found: FoundEngine) -> tuple[bool, bool, bool, int, int, str]:
+    """Smaller is better: whole, in half precision, for one size or a narrow range, for large batches."""
     record = found.record
     if record is None:
-        return True, True, True, found.plan.name
-    return False, record.precision != "fp16", record.profile.any_size, found.plan.name
+        return True, True, True, 0, 0, found.plan.name
+    profile = record.profile
+    half = record.precision != "fp16"
+    return False, half, profile.any_size, profile.height.most, -profile.batch.best, found.plan.name
 
 
 def write_engine(folder: Path, record: EngineRecord, plan: bytes | memoryview) -> FoundEngine:
@@ -193,14 +150,30 @@ def write_engine(folder: Path, record: EngineRecord, plan: bytes | memoryview) -
     target = folder / f"{record.stem}{_PLAN}"
     sidecar = folder / f"{record.stem}{_SIDECAR}"
     found = FoundEngine(target, record)
-    with replacing(sidecar) as partial_sidecar:
-        partial_sidecar.write_text(json.dumps(_to_json(record), indent=2) + "\n", "utf-8")
-        with replacing(target) as partial:
-            partial.write_bytes(plan)
-            # Killed between here and the end, there is no engine, rather than a plan of another sidecar.
-            sidecar.unlink(missing_ok=True)
-            found.cache.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / _LOCK)
+        lock.acquire()
+    except OSError as error:
+        raise explain_os_error(error, target) from error
+    try:
+        with replacing(sidecar) as partial_sidecar:
+            _write(partial_sidecar, (json.dumps(record_to_json(record), indent=2) + "\n").encode())
+            with replacing(target) as partial:
+                _write(partial, plan)
+                # All of it is on the disk. Killed from here on, there is no engine, rather than a plan with
+                # the sidecar of another.
+                sidecar.unlink(missing_ok=True)
+                found.cache.unlink(missing_ok=True)
+    finally:
+        lock.release()
     return found
+
+
+def _write(path: Path, content: bytes | memoryview) -> None:
+    path.write_bytes(content)
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
 
 
 def find_plans(folder: Path) -> set[Path]:
@@ -210,13 +183,16 @@ def find_plans(folder: Path) -> set[Path]:
 
 
 def remove_engines(folder: Path) -> int:
-    """Delete all engines in a folder, damaged ones and caches too; return how many plans that were.
+    """Delete all engines in a folder, damaged ones, caches and what a killed build left.
+
+    Returns:
+        How many engines that were; one where there was only something left over.
 
     Raises:
         EngineError: a file cannot be deleted.
     """
-    plans = find_plans(folder)
     leavings = [path for path in folder.glob("*") if path.is_file() and _is_ours(path.name)]
+    count = len(find_plans(folder)) or int(any(path.name != _LOCK for path in leavings))
     try:
         for path in leavings:
             path.unlink(missing_ok=True)
@@ -226,61 +202,9 @@ def remove_engines(folder: Path) -> int:
                 folder.parent.rmdir()
     except OSError as error:
         raise EngineError(f"{folder}: cannot be deleted: {error.strerror}", "delete it by hand") from error
-    return len(plans)
+    return count
 
 
 def _is_ours(name: str) -> bool:
     """Also what a killed build left, and measurements that builds share."""
-    built = name.lstrip(".").startswith(DIRECTIONS) and ".plan" in name
-    return built or name.startswith(TIMINGS)
-
-
-def read_record(sidecar: Path) -> EngineRecord:
-    """Read a sidecar.
-
-    Raises:
-        EngineDamagedError: it is not one, or of a newer format.
-    """
-    try:
-        data = json.loads(sidecar.read_text("utf-8"))
-        if data["format"] != FORMAT:
-            raise EngineDamagedError(
-                f"{sidecar}: an engine of format {data['format']}, this program reads format {FORMAT}",
-                "update ugatit-batch, or build the engine again",
-            )
-        return _from_json(data)
-    except OSError as error:
-        raise _damaged(sidecar, error.strerror or str(error)) from error
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(sidecar, f"{type(error).__name__}: {error}") from error
-
-
-def _damaged(path: Path, reason: str) -> EngineDamagedError:
-    return EngineDamagedError(f"{path}: damaged engine: {reason}", "build it again")
-
-
-def _to_json(record: EngineRecord) -> dict[str, Any]:
-    return {"format": FORMAT, **dataclasses.asdict(record)}
-
-
-def _from_json(data: dict[str, Any]) -> EngineRecord:
-    fields = {name: value for name, value in data.items() if name != "format"}
-    spans = {name: Span(**span) for name, span in data["profile"].items()}
-    tensors = {
-        name: tuple(TensorSpec(one["name"], one["dtype"], tuple(one["shape"])) for one in data[name])
-        for name in ("inputs", "outputs")
-    }
-    record = EngineRecord(
-        **fields
-        | tensors
-        | {
-            "profile": Profile(**spans),
-            "generator": GeneratorConfig(**data["generator"]),
-            "capabilities": tuple(data["capabilities"]),
-        }
-    )
-    known = (FLAVORS, PRECISIONS, DIRECTIONS)
-    for value, values in zip((record.flavor, record.precision, record.direction), known, strict=True):
-        if value not in values:
-            raise ValueError(f"{value!r} is none of {', '.join(values)}")
-    return record
+    return _OURS.fullmatch(name) is not None

@@ -6,9 +6,16 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ugatit_batch.errors import DeviceError, EngineDamagedError, EngineLibraryError, EngineUnfitError
+from ugatit_batch.errors import (
+    DeviceError,
+    EngineDamagedError,
+    EngineLibraryError,
+    EngineUnfitError,
+    UsageError,
+)
 from ugatit_batch.frames import SizeRule
 from ugatit_batch.models import default_models_dir, is_bundled
+from ugatit_engines.profiles import choose_profile
 from ugatit_engines.tensorrt_library import (
     TURING,
     fits_portable,
@@ -18,10 +25,13 @@ from ugatit_engines.tensorrt_library import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ugatit_batch.bundle import Bundle, Direction
     from ugatit_batch.errors import UgatitBatchError
     from ugatit_batch.images.geometry import Sizing
-    from ugatit_engines.engine_files import EnginePrecision, EngineRecord, FoundEngine
+    from ugatit_engines.engine_files import FoundEngine
+    from ugatit_engines.engine_record import EnginePrecision, EngineRecord
     from ugatit_engines.machine import Gpu, Machine
     from ugatit_engines.tensorrt_library import Flavor
 
@@ -36,28 +46,56 @@ class Need:
     """None: whichever the engine likes best."""
     sizing: Sizing | None = None
     """Which picture sizes come; None: nobody knows."""
+    exact: bool = False
+    """Whether pictures smaller than the engine takes must be seen in their own size, and not be padded."""
 
 
-def build_command(bundle: Bundle, direction: Direction = "a2b", need: Need | None = None) -> str:
-    """What to type for an engine of this model that does what a run needs."""
-    words = ["ugatit-batch", "build-engine", _address(bundle)]
+def build_command(bundle: Bundle, direction: Direction, need: Need, folder: Path | None = None) -> str | None:
+    """What to type for an engine of this model that does what a run needs; None: no engine does that.
+
+    Args:
+        bundle: the model.
+        direction: which of its generators.
+        need: what the run needs.
+        folder: in which the model's engines lie, where that is known.
+    """
+    words = ["ugatit-batch", "build-engine", *address(bundle, folder)]
     if direction == "b2a":
         words.append("--reverse")
-    if need is not None and need.precision is not None:
+    if need.precision is not None:
         words += ["--precision", need.precision]
-    if need is not None and need.batch_size is not None:
-        words += ["--batch", f"1,{need.batch_size}" if need.batch_size > 1 else "1"]
-    sizing = None if need is None else need.sizing
-    if sizing is not None and sizing.side is not None and sizing.side != bundle.working_size.side:
-        least = SizeRule().minimum
-        words += ["--size", f"{sizing.side}" if sizing.square else f"{least}-{_up(sizing.side)}"]
+    batch, size = "auto", "model"
+    if need.batch_size is not None:
+        batch = f"1,{need.batch_size}" if need.batch_size > 1 else "1"
+        words += ["--batch", batch]
+    if need.sizing is not None:
+        side, rule = need.sizing.side, SizeRule()
+        if side is None:
+            return None
+        if side != bundle.working_size.side:
+            # A range has two ends.
+            most = max(_up(side), rule.minimum + rule.multiple)
+            size = f"{side}" if need.sizing.square else f"{rule.minimum}-{most}"
+            words += ["--size", size]
+    try:
+        choose_profile(bundle, size, batch)
+    except UsageError:
+        return None
     return shlex.join(words)
 
 
-def _address(bundle: Bundle) -> str:
-    """The name where that finds it, or else the folder."""
-    known = is_bundled(bundle.path) or bundle.path == default_models_dir() / bundle.name
-    return bundle.name if known else str(bundle.path)
+def address(bundle: Bundle, folder: Path | None = None) -> list[str]:
+    """How to name a model on the command line: by its name where that finds it, or else by its folder.
+
+    Args:
+        bundle: the model.
+        folder: in which its engines lie; tells the models folder of one that came with the package.
+    """
+    if is_bundled(bundle.path):
+        models_dir = default_models_dir() if folder is None else folder.parent.parent
+        elsewhere = models_dir != default_models_dir()
+        return [bundle.name, *(["--models-dir", str(models_dir)] if elsewhere else [])]
+    return [bundle.name if bundle.path == default_models_dir() / bundle.name else str(bundle.path)]
 
 
 def _up(side: int) -> int:
@@ -95,10 +133,18 @@ def misfit(
             or misfit_with_machine(found.record, machine, gpu)
             or misfit_with_run(found.record, need)
         )
-    if isinstance(error, EngineUnfitError | EngineDamagedError):
-        also = f"{error.hint}, or " if isinstance(error, EngineUnfitError) and error.hint else ""
-        error.hint = f"{also}build one that fits: {build_command(bundle, direction, need)}"
+    if error is not None:
+        add_command(error, build_command(bundle, direction, need, found.plan.parent))
     return error
+
+
+def add_command(error: UgatitBatchError, command: str | None) -> None:
+    """Complete the hint of an error about an engine by the command that builds one without it."""
+    if not isinstance(error, EngineUnfitError | EngineDamagedError) or (command and command in error.hint):
+        return
+    also = error.hint if isinstance(error, EngineUnfitError) else ""
+    other = "use --backend torch" if command is None else f"build one that fits: {command}"
+    error.hint = f"{also}, or {other}" if also else other
 
 
 def misfit_with_model(record: EngineRecord, bundle: Bundle, direction: Direction) -> EngineUnfitError | None:
@@ -121,6 +167,11 @@ def misfit_with_machine(record: EngineRecord, machine: Machine, gpu: Gpu | None)
     """
     name, flavor = f"engine {record.stem}", record.flavor
     installed = machine.libraries.get(flavor)
+    if installed is None and flavor in machine.broken:
+        return EngineLibraryError(
+            f"{name} needs {flavor}, which is installed, but cannot be loaded",
+            "`ugatit-batch doctor` says why",
+        )
     if installed is None:
         others = [other for other, version in machine.libraries.items() if version is not None]
         if others:
@@ -178,6 +229,7 @@ def misfit_with_run(record: EngineRecord, need: Need) -> EngineUnfitError | None
         fits = profile.height.holds(side) and profile.width.holds(side)
     else:
         fits = profile.any_size and side is not None and _up(side) <= profile.height.most
+        fits = fits and (not need.exact or profile.height.least <= SizeRule().minimum)
     if not fits:
         return EngineUnfitError(
             "size",

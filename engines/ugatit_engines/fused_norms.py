@@ -1,14 +1,18 @@
 """Normalisation of a generator on a CPU by PyTorch's batch normalisation kernels, and work done in place.
 
 Of one picture, a batch's statistics are those of instance normalisation. Those kernels go over the features
-once for means and variances and once to apply them, in any memory format; written out in tensor operations
-it is six times, with copies in float32 between. The arithmetic on statistics stays that of the modules.
+once for means and variances and once to apply them; written out in tensor operations it is six times, with
+copies in float32 between. The arithmetic on statistics stays that of the modules.
+
+The kernel for statistics adds pixel after pixel, which of a million of them loses three digits. So it is
+shown pixels side by side as if they were channels; what it finds of each column is put together in float64.
 
 Only for inference: results are written over features that a backward pass would need.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,6 +24,9 @@ from ugatit_training.normalization import EPSILON, DecoderNorm, InstanceNorm, La
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_ROWS, _LONGEST = 128, 4096  # pixels that are added one after another: for choice, and at most
 
 
 def fuse_norms(network: nn.Module) -> None:
@@ -52,10 +59,10 @@ class FusedInstanceNorm(nn.Module):
         return _each(x, self._normalize)
 
     def _normalize(self, x: Tensor, _: int) -> Tensor:
-        # Affine tensors in float32 make statistics float32 where features are of half precision.
-        ones, zeros = _constants(x)
-        normalized: Tensor = torch.native_batch_norm(x, ones, zeros, None, None, True, 0.0, EPSILON)[0]
-        return normalized
+        mean, variance = channel_statistics(x)
+        zeros = torch.zeros_like(mean)
+        scale = torch.rsqrt(variance + EPSILON)
+        return F.batch_norm(x, mean, torch.ones_like(mean), scale, zeros, training=False, eps=0.0)
 
 
 class FusedNorm(nn.Module):
@@ -80,12 +87,11 @@ class FusedNorm(nn.Module):
         return _each(x, normalize)
 
     def _normalize(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        ones, zeros = _constants(x)
-        # Running statistics of float32, for the same reason; that they are updated by nothing is wanted.
-        mean, variance = torch.batch_norm_update_stats(x, zeros, ones.clone(), 0.0)
-        m, v, g, b = (t.to(ones.dtype).view(1, -1, 1, 1) for t in (mean, variance, gamma, beta))
+        mean, variance = channel_statistics(x)
+        m, v, g, b = (t.to(mean.dtype).view(1, -1, 1, 1) for t in (mean, variance, gamma, beta))
         scale, shift = self.norm.scale_and_shift(m, v, g, b, x.shape[2] * x.shape[3])
-        # With variances of 1 and no ε: scale · (x − mean) + shift.
+        # With variances of 1 and no ε: scale · (x − mean) + shift, in float32 as its tensors are.
+        ones = torch.ones_like(mean)
         return F.batch_norm(x, mean, ones, scale.flatten(), shift.flatten(), training=False, eps=0.0)
 
 
@@ -134,7 +140,31 @@ def _each(x: Tensor, normalize: Callable[[Tensor, int], Tensor]) -> Tensor:
     return torch.cat([normalize(x[index : index + 1], index) for index in range(len(x))])
 
 
-def _constants(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Ones and zeros, one a channel, in float32, or float64 for features that are."""
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Means and biased variances of one picture's channels.
+
+    Args:
+        x: 1×C×H×W, any floating type, quickest in channels_last.
+
+    Returns:
+        Two tensors of C, in float32, or float64 for features that are.
+    """
+    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
+    # Rows of `width` pixels each: as many rows as columns, roughly, so that no sum is long.
+    width = math.gcd(pixels, 2 ** max(0, round(math.log2(min(pixels / _ROWS, pixels**0.5 + 1)))))
+    rows = x.permute(0, 2, 3, 1).reshape(pixels // width, width * channels)
+    kept = x.new_zeros(width * channels, dtype=torch.promote_types(x.dtype, torch.float32))
+    means, variances, counts = [], [], []
+    for band in torch.split(rows, _LONGEST):
+        # Running statistics of float32 make the results so; without them they have the features' type.
+        columns = band[None, :, :, None].transpose(1, 2)
+        mean, variance = torch.batch_norm_update_stats(columns, kept.clone(), kept.clone(), 0.0)
+        means.append(mean.view(width, channels).double())
+        variances.append(variance.view(width, channels).double())
+        counts.append(len(band))
+    weights = torch.tensor(counts, dtype=torch.float64).view(-1, 1, 1) / (pixels // width * width)
+    each, spread = torch.stack(means), torch.stack(variances)
+    mean = (each * weights).sum((0, 1))
+    variance = ((spread + (each - mean).square()) * weights).sum((0, 1))
     wide = torch.promote_types(x.dtype, torch.float32)
-    return x.new_ones(x.shape[1], dtype=wide), x.new_zeros(x.shape[1], dtype=wide)
+    return mean.to(wide), variance.to(wide)

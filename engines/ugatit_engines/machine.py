@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ugatit_engines.devices import choose_device
-from ugatit_engines.tensorrt_library import FLAVORS, library_version
+from ugatit_engines.tensorrt_library import FLAVORS, is_installed, library_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,16 +42,20 @@ class Machine:
     gpus: tuple[Gpu, ...] = ()
     libraries: Mapping[Flavor, str | None] = field(default_factory=dict)
     """Exact version of each flavor of TensorRT; None where it is missing or cannot be loaded."""
+    broken: frozenset[Flavor] = frozenset()
+    """Flavors that are installed and cannot be loaded."""
 
 
 def this_machine() -> Machine:
     """The machine that this process runs on."""
     architecture = platform.machine().lower()
+    libraries = {flavor: library_version(flavor) for flavor in FLAVORS}
     return Machine(
         platform.system().lower(),
         _ARCHITECTURES.get(architecture, architecture),
         find_gpus(),
-        {flavor: library_version(flavor) for flavor in FLAVORS},
+        libraries,
+        frozenset(flavor for flavor in FLAVORS if libraries[flavor] is None and is_installed(flavor)),
     )
 
 

@@ -16,7 +16,7 @@ from ugatit_batch.errors import (
 from ugatit_batch.frames import Translator
 from ugatit_engines.devices import choose_device, choose_precision
 from ugatit_engines.engine_files import list_engines, of_direction, preference
-from ugatit_engines.engine_fit import Need, build_command, misfit
+from ugatit_engines.engine_fit import Need, add_command, build_command, misfit
 from ugatit_engines.machine import choose_gpu, this_machine
 from ugatit_engines.tensorrt_engine import TensorRTTranslator
 from ugatit_engines.torch_engine import TorchTranslator
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ugatit_batch.bundle import Bundle, Direction
     from ugatit_batch.images.geometry import Sizing
     from ugatit_engines.devices import Precision
-    from ugatit_engines.engine_files import FoundEngine
 
 Backend = Literal["auto", "torch", "tensorrt"]
 
@@ -81,9 +80,9 @@ def open_engine(
             "use --precision fp16, or --backend torch",
         )
     if backend != "torch" and precision != "bf16":
-        need = Need(None if precision == "auto" else precision, batch_size, sizing)
-        found = [] if engines is None else [e for e in list_engines(engines) if of_direction(e, direction)]
-        opened = _open_tensorrt(bundle, direction, device, need, found, named=backend == "tensorrt", say=say)
+        named = backend == "tensorrt"
+        need = Need(None if precision == "auto" else precision, batch_size, sizing, exact=not named)
+        opened = _open_tensorrt(bundle, direction, device, need, engines, named=named, say=say)
         if opened is not None:
             return opened
     chosen = choose_device(device)
@@ -95,15 +94,21 @@ def _open_tensorrt(
     direction: Direction,
     device: str,
     need: Need,
-    found: list[FoundEngine],
+    folder: Path | None,
     *,
     named: bool,
     say: Callable[[str], None],
 ) -> TensorRTTranslator | None:
+    found = [] if folder is None else [e for e in list_engines(folder) if of_direction(e, direction)]
+    if named and device == "cpu":
+        raise UsageError(
+            "--device cpu: TensorRT engines run on NVIDIA GPUs", "leave --device out, or use --backend torch"
+        )
     if not named and (not found or choose_device(device).type == "cpu"):
         return None
     machine = this_machine()
     gpu = choose_gpu(device, machine)
+    command = build_command(bundle, direction, need, folder)
     if not found:
         if gpu is None:
             raise DeviceError(
@@ -112,7 +117,9 @@ def _open_tensorrt(
             )
         raise EngineMissingError(
             f"--backend tensorrt: {bundle.name} has no engine for {bundle.describe_direction(direction)}",
-            f"build one: {build_command(bundle, direction, need)}",
+            "use --backend torch: no engine does what this run needs"
+            if command is None
+            else f"build one: {command}",
         )
     errors: list[UgatitBatchError] = []
     for engine in sorted(found, key=preference):
@@ -121,6 +128,7 @@ def _open_tensorrt(
             try:
                 return TensorRTTranslator(engine, gpu, need.batch_size)
             except UgatitBatchError as refused:
+                add_command(refused, command)
                 error = refused
         if error is not None:
             errors.append(error)

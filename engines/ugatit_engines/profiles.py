@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _BATCHES = (1, 8, 32)
 _BATCH_PIXELS = _BATCHES[2] * 256 * 256  # at once, where nobody says otherwise
 _LARGEST_BATCH, _LARGEST_SIDE = 256, 16384
+_INDEXED = 2**31 - 1
+_SIDE = r"\d{1,6}"
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,10 @@ class Profile:
 
     @property
     def label(self) -> str:
-        """Of the sizes, in an engine's file name and after `--size`: `256`, `512x384`, `64-1024`."""
+        """Of the sizes, in an engine's file name and after `--size`: `256`, `64-1024`."""
         if self.any_size:
             return f"{self.height.least}-{self.height.most}"
-        if self.height == self.width:
-            return f"{self.height.most}"
-        return f"{self.width.most}x{self.height.most}"
+        return f"{self.height.most}"
 
     @property
     def size_rule(self) -> SizeRule:
@@ -91,7 +91,7 @@ def choose_profile(bundle: Bundle, size: str = "model", batch: str = "auto") -> 
 
     Args:
         bundle: the model.
-        size: `model`, a side, `WIDTHxHEIGHT`, or a range of sides `LEAST-MOST` or `LEAST-BEST-MOST`.
+        size: `model`, the side of a square, or a range of sides `LEAST-MOST` or `LEAST-BEST-MOST`.
         batch: `auto`, or up to three numbers with commas between: least, best and most; two are least and
             most, one is all three.
 
@@ -99,61 +99,71 @@ def choose_profile(bundle: Bundle, size: str = "model", batch: str = "auto") -> 
         UsageError: not such a value.
         SizeError: the model does not take such pictures.
     """
-    height, width = _choose_sides(bundle, size)
+    sides = _choose_sides(bundle, size)
+    pixels = sides.most * sides.most
     if batch == "auto":
         # Memory is taken for the largest batch of the largest picture: fewer of them where they are large.
-        most = max(1, min(_BATCHES[2], _BATCH_PIXELS // (height.most * width.most)))
-        return Profile(Span(1, max(1, most // 4), most), height, width)
-    numbers = _numbers(batch, ",")
-    if (
-        not 1 <= len(numbers) <= 3
-        or numbers != sorted(numbers)
-        or not 1 <= numbers[0] <= numbers[-1] <= _LARGEST_BATCH
-    ):
-        raise UsageError(
-            f"--batch {batch}: not batch sizes from 1 to {_LARGEST_BATCH}, the smallest first",
-            "give the least, the best and the most, such as --batch 1,8,32, or one number",
+        most = max(1, min(_BATCHES[2], _BATCH_PIXELS // pixels))
+        span = Span(1, max(1, most // 4), most)
+    else:
+        span = _choose_batch(batch)
+    if span.most * pixels * bundle.generator.channels > _INDEXED:
+        raise SizeError(
+            f"{span.most} pictures of {sides.most}×{sides.most} at once: more values in one of the network's "
+            "tensors than are counted in 32 bits",
+            "use a smaller --batch or --size",
         )
-    best = numbers[1] if len(numbers) == 3 else numbers[-1]
-    return Profile(Span(numbers[0], best, numbers[-1]), height, width)
+    return Profile(span, sides, sides)
 
 
-def _choose_sides(bundle: Bundle, size: str) -> tuple[Span, Span]:
+def _choose_sides(bundle: Bundle, size: str) -> Span:
     generator, working = bundle.generator, bundle.working_size
+    native = generator.light and working.mode == "native"
     if size == "model":
         if not generator.light:
-            return Span.one(generator.image_size), Span.one(generator.image_size)
+            return Span.one(generator.image_size)
         if working.mode == "square":
-            return Span.one(working.side), Span.one(working.side)
+            return Span.one(working.side)
         least = SizeRule().minimum
         # Most photographs are 4:3 or 3:2, and come in with their longer side as long as may be.
-        span = Span(least, max(least, working.side * 3 // 4 // 4 * 4), working.side)
-        return span, span
-    one, rectangle, several = (
-        re.fullmatch(pattern, size) for pattern in (r"\d+", r"(\d+)x(\d+)", r"\d+-\d+(?:-\d+)?")
-    )
-    if one is not None:
-        height, width = Span.one(_side(size, size)), Span.one(_side(size, size))
-    elif rectangle is not None:
-        width, height = (Span.one(_side(size, text)) for text in rectangle.groups())
-    elif several is not None:
+        return Span(least, max(least, working.side * 3 // 4 // 4 * 4), working.side)
+    if re.fullmatch(_SIDE, size, re.ASCII):
+        span = Span.one(_side(size, size))
+        if native:
+            raise UsageError(
+                f"--size {size}: {bundle.name} takes pictures in their own shape, not as squares",
+                f"give the shortest and the longest side, as {SizeRule().minimum}-{max(span.most, 12)}",
+            )
+    elif re.fullmatch(f"{_SIDE}-{_SIDE}(-{_SIDE})?", size, re.ASCII):
         sides = [_side(size, text) for text in size.split("-")]
-        if sides != sorted(sides):
-            raise UsageError(f"--size {size}: not in order", "give the smallest side first, as 128-512")
-        middle = sides[1] if len(sides) == 3 else (sides[0] + sides[-1]) // 8 * 4
-        height = width = Span(sides[0], middle, sides[-1])
+        if sides != sorted(sides) or sides[0] == sides[-1]:
+            raise UsageError(f"--size {size}: not a range", "give the smallest side first, as 128-512")
+        span = Span(sides[0], sides[1] if len(sides) == 3 else (sides[0] + sides[-1]) // 8 * 4, sides[-1])
     else:
         raise UsageError(
-            f"--size {size}: no such size",
-            "give a side (256), a width and height (512x384), or the least and the longest side (128-512)",
+            f"--size {size[:40]}: no such size",
+            "give a side (256), or the shortest and the longest side (128-512)",
         )
-    if not generator.light and (height, width) != (Span.one(generator.image_size),) * 2:
+    if not generator.light and span != Span.one(generator.image_size):
         side = generator.image_size
         raise SizeError(
             f"--size {size}: {bundle.name} is a full model and takes {side}×{side} pixels only",
             "leave --size out; a light model takes other sizes",
         )
-    return height, width
+    return span
+
+
+def _choose_batch(batch: str) -> Span:
+    parts = [part.strip() for part in batch.split(",")]
+    whole = all(re.fullmatch(r"\d{1,6}", part, re.ASCII) for part in parts)
+    numbers = [int(part) for part in parts] if whole else []
+    inside = all(1 <= number <= _LARGEST_BATCH for number in numbers)
+    if not 1 <= len(numbers) <= 3 or numbers != sorted(numbers) or not inside:
+        raise UsageError(
+            f"--batch {batch[:40]}: not batch sizes from 1 to {_LARGEST_BATCH}, the smallest first",
+            "give the least, the best and the most, such as --batch 1,8,32, or one number",
+        )
+    return Span(numbers[0], numbers[1] if len(numbers) == 3 else numbers[-1], numbers[-1])
 
 
 def _side(size: str, text: str) -> int:
@@ -164,8 +174,3 @@ def _side(size: str, text: str) -> int:
             f"use {max(rule.minimum, min(side // rule.multiple * rule.multiple, _LARGEST_SIDE))}",
         )
     return side
-
-
-def _numbers(text: str, separator: str) -> list[int]:
-    parts = [part.strip() for part in text.split(separator)]
-    return [int(part) for part in parts] if all(part.isdecimal() for part in parts) else []

@@ -6,12 +6,15 @@ TensorRT 10 and 11, have in common; what one of them alone has is asked for by n
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ugatit_batch.errors import EngineBuildError
-from ugatit_engines.engine_files import TensorSpec
+from ugatit_engines.engine_record import TensorSpec
 from ugatit_engines.tensorrt_library import load_library, start, the_logger
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ def build_plan(
     profile: Profile,
     *,
     capability: Capability | None = None,
+    device: int | None = None,
     timings: bytes | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Built:
@@ -51,6 +55,7 @@ def build_plan(
         onnx: the graph; its one input is N×H×W×3.
         profile: what the engine shall take.
         capability: of `tensorrt-rtx`: of the one GPU to build for; None: for all from Ampere on.
+        device: index of the GPU that `tensorrt` measures on.
         timings: of an earlier build of `tensorrt`.
         progress: is told phase, step and steps. What it raises ends the build.
 
@@ -60,7 +65,8 @@ def build_plan(
     """
     trt = load_library(flavor)
     logger = the_logger(trt)
-    builder = start(trt.Builder, flavor, logger)
+    with _current(device):
+        builder = start(trt.Builder, flavor, logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     _parse(trt, flavor, network, logger, onnx)
     config = builder.create_builder_config()
@@ -81,13 +87,18 @@ def build_plan(
             config.set_timing_cache(cache, ignore_mismatch=False)
     monitor = _new_monitor(trt, progress)
     config.progress_monitor = monitor
-    plan = _interruptible(lambda: builder.build_serialized_network(network, config), monitor)
+
+    def build() -> Any:
+        with _current(device):
+            return builder.build_serialized_network(network, config)
+
+    plan = _interruptible(build, monitor)
     if monitor.error is not None:
         raise monitor.error
     if plan is None:
         raise EngineBuildError(
             f"{onnx.name}: {flavor} could not build the engine: {logger.words()}",
-            "run again with -v -v for all it said, and report it",
+            "try a smaller --batch or --size, or the other --flavor, and report this",
         )
     return Built(
         bytes(plan),
@@ -124,8 +135,13 @@ def _aim(trt: Any, config: Any, capability: Capability) -> None:
         raise EngineBuildError(
             f"TensorRT for RTX {trt.__version__} cannot build for compute capability "
             f"{capability[0]}.{capability[1]}",
-            "leave --compute-capability out",
+            "use --flavor tensorrt on the machine with that GPU, or another version of the library",
         )
+
+
+def _current(device: int | None) -> contextlib.AbstractContextManager[object]:
+    """A GPU made the current one of this thread."""
+    return contextlib.nullcontext() if device is None else torch.cuda.device(device)
 
 
 def _spec(tensor: Any) -> TensorSpec:

@@ -60,12 +60,15 @@ def load_library(flavor: Flavor) -> Any:
     if not is_installed(flavor):
         raise EngineLibraryError(f"{flavor} is not installed", install_hint(flavor))
     try:
-        return importlib.import_module(MODULES[flavor])
-    except (ImportError, OSError, RuntimeError) as error:
-        # The package without its libraries is an OSError from the dynamic linker.
+        module = importlib.import_module(MODULES[flavor])
+        if not isinstance(module.__version__, str):
+            raise TypeError(f"its version is {module.__version__!r}")
+    except Exception as error:
+        reason = str(error) or type(error).__name__
         raise EngineLibraryError(
-            f"{flavor} is installed, but cannot be loaded: {error}", f"install it anew: {_command(flavor)}"
+            f"{flavor} is installed, but cannot be loaded: {reason}", f"install it anew: {_command(flavor)}"
         ) from error
+    return module
 
 
 def library_version(flavor: Flavor) -> str | None:

@@ -129,7 +129,7 @@ class TorchTranslator:
         """For people: device, precision, engine."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         rounded = self.device.type == "cpu" and self.precision == "bf16"
-        choice = " (--precision fp32 is slower and exact)" if rounded else ""
+        choice = " (--precision fp32 is slower and closer)" if rounded else ""
         return f"{name}, {self.precision}{choice}, PyTorch {torch.__version__}"
 
     def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:

@@ -3,6 +3,9 @@
 Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (2016). Tiles of 6×6 features, of which
 4×4 come out, and kernels are transformed; there a convolution is 36 products of matrices. The transforms'
 coefficients cost two decimal digits of float32's seven: far below a level of 255, but too many for bfloat16.
+What is lost is a share of the features' size, and a normalisation that follows makes much of little. So the
+features of the first pixel are taken out of all of them before, and their convolution, a constant, is added
+afterwards: a flat picture stays flat.
 """
 
 from __future__ import annotations
@@ -63,12 +66,14 @@ class WinogradConv(nn.Module):
         kernel = torch.tensor(_KERNEL, dtype=torch.float64) / 24
         transformed = torch.kron(kernel, kernel) @ weight.detach().double().permute(2, 3, 1, 0).reshape(9, -1)
         self.register_buffer("weight", transformed.float().view(_IN * _IN, inputs, outputs))
+        self.register_buffer("total", weight.detach().double().sum((2, 3)).float())
         # Both dimensions in one product: rows are the 36 or 16 places in a tile.
         for name, rows in (("to_tiles", _INPUT), ("from_tiles", _OUTPUT)):
             one = torch.tensor(rows, dtype=torch.float32)
             self.register_buffer(name, torch.kron(one, one))
 
     weight: Tensor
+    total: Tensor
     to_tiles: Tensor
     from_tiles: Tensor
 
@@ -76,19 +81,21 @@ class WinogradConv(nn.Module):
         """N×inputs×H×W, float32, in; N×outputs×H×W, channels_last, out; H and W above 1."""
         height, width = x.shape[2:]
         down, across = -(-height // _OUT), -(-width // _OUT)
-        padded = F.pad(x, (1, 1, 1, 1), mode="reflect")
+        flat = x[:, :, :1, :1]
+        padded = F.pad(x, (1, 1, 1, 1), mode="reflect").sub_(flat)
         if (down * _OUT, across * _OUT) != (height, width):
             padded = F.pad(padded, (0, across * _OUT - width, 0, down * _OUT - height))
         pixels = padded.permute(0, 2, 3, 1).contiguous()
         result = x.new_empty(len(x), down * _OUT, across * _OUT, self.weight.shape[2])
         rows = max(1, _TILES // across)
-        for source, target in zip(pixels, result, strict=True):
+        constants = flat[:, :, 0, 0] @ self.total.t()
+        for source, target, constant in zip(pixels, result, constants, strict=True):
             for top in range(0, down, rows):
                 part = slice(top * _OUT, (top + rows) * _OUT)
-                self._convolve(source[top * _OUT : (top + rows) * _OUT + 2], target[part])
+                self._convolve(source[top * _OUT : (top + rows) * _OUT + 2], target[part], constant)
         return result[:, :height, :width].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
-    def _convolve(self, source: Tensor, target: Tensor) -> None:
+    def _convolve(self, source: Tensor, target: Tensor, constant: Tensor) -> None:
         """Args: source (h+2)×(w+2)×inputs, dense; target h×w×outputs, which is written; h and w in tiles."""
         down, across, inputs = target.shape[0] // _OUT, target.shape[1] // _OUT, source.shape[2]
         row, column, _ = source.stride()
@@ -98,4 +105,4 @@ class WinogradConv(nn.Module):
         transformed = (self.to_tiles @ tiles).view(_IN * _IN, -1, inputs)
         products = torch.bmm(transformed, self.weight).view(_IN * _IN, -1)
         places = (self.from_tiles @ products).view(_OUT, _OUT, down, across, -1)
-        target.view(down, _OUT, across, _OUT, -1).copy_(places.permute(2, 0, 3, 1, 4))
+        torch.add(places.permute(2, 0, 3, 1, 4), constant, out=target.view(down, _OUT, across, _OUT, -1))

@@ -45,7 +45,7 @@ def test_an_engine_is_built_kept_and_told(program: Program, models: Path) -> Non
     assert "ink (photo → ink) · tensorrt-rtx, fp16" in built.err
     assert "batches of 1 to 4, best 2" in built.err
     assert "this machine has no NVIDIA GPU" in built.err
-    assert "ugatit-batch translate ./photos --model ink --backend tensorrt" in built.err
+    assert f"ugatit-batch translate ./photos --model {models / 'ink'} --backend tensorrt" in built.err
     assert len(found.read()) > 10_000
 
 
@@ -105,6 +105,43 @@ def test_both_directions(program: Program, models: Path, monkeypatch: pytest.Mon
     assert [line["direction"] for line in done.lines()] == ["a2b", "b2a"]
     one = program("build-engine", "oneway", "--both", "--models-dir", models, "--json")
     assert [line["direction"] for line in one.lines()] == ["a2b"]
+
+
+def test_ctrl_c_after_the_first_of_two_says_which_was_written(
+    program: Program, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ..engines.engine_support import place
+
+    def build(bundle: Any, direction: str, folder: Path, **_: Any) -> Any:
+        if direction == "b2a":
+            raise KeyboardInterrupt
+        return place(folder, bundle, direction=direction)
+
+    monkeypatch.setattr(building, "build_engine", build)
+    stopped = program("build-engine", "ink", "--both", "--models-dir", models)
+    assert stopped.code == 130
+    assert "interrupted; the engine for photo → ink was written, no other" in stopped.err
+
+
+def test_a_file_of_the_models_name_is_not_the_model(
+    program: Program,
+    models: Path,
+    pretended: list[dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own").write_text("", "utf-8")
+    assert asked(program, pretended, "own", "--models-dir", models)["model"] == "own"
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    program: Program, models: Path, tmp_path: Path
+) -> None:
+    (models / "ink/engines").write_text("in the way", "utf-8")
+    refused = program("build-engine", "ink", "--models-dir", models)
+    assert refused.code == 1
+    assert "choose another --models-dir" in refused.err
 
 
 def test_ctrl_c_says_that_nothing_was_written(

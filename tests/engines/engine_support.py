@@ -7,7 +7,8 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from ugatit_batch.bundle import DIRECTIONS
-from ugatit_engines.engine_files import EngineRecord, FoundEngine, TensorSpec, write_engine
+from ugatit_engines.engine_files import FoundEngine, write_engine
+from ugatit_engines.engine_record import EngineRecord, TensorSpec
 from ugatit_engines.machine import Gpu, Machine
 from ugatit_engines.profiles import Profile, Span
 from ugatit_engines.tensorrt_library import PORTABLE, name_capability

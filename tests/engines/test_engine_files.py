@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +17,9 @@ from ugatit_engines.engine_files import (
     of_direction,
     preference,
     remove_engines,
+    write_engine,
 )
+from ugatit_engines.profiles import Profile, Span
 
 from ..fakes import make_model
 from .engine_support import PLAN, RANGE, SQUARE, place, record
@@ -92,13 +96,25 @@ def test_a_plan_that_changed_or_went_is_named(tmp_path: Path, bundle: Bundle) ->
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ("not json", "JSONDecodeError"),
-        ("[]", "TypeError"),
-        ("{}", "'format'"),
+        ("not json", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ("[]", "not one of this program's"),
+        ("{}", "not one of this program's"),
         ({"format": 2}, "format 2, this program reads format 1"),
-        ({"flavor": "openvino"}, "'openvino' is none of"),
-        ({"precision": "int8"}, "'int8' is none of"),
-        ({"direction": "c2d"}, "'c2d' is none of"),
+        ({"flavor": "openvino"}, "flavor is 'openvino'"),
+        ({"precision": "int8"}, "precision is 'int8'"),
+        ({"direction": "c2d"}, "direction is 'c2d'"),
+        ({"plan_bytes": "39"}, "plan_bytes is '39'"),
+        ({"plan_bytes": None}, "plan_bytes is None"),
+        ({"seconds": None}, "seconds is None"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"version": None}, "version is None"),
+        ({"model": ["ink"]}, "model is ['ink']"),
+        ({"capabilities": "8.0"}, "capabilities is '8.0'"),
+        ({"capabilities": [8.0]}, "capabilities is [8.0]"),
+        ({"profile": {"batch": {"least": 1.0, "best": 1.0, "most": 2.0}}}, "batch is"),
+        ({"profile": 3}, "AttributeError"),
+        ({"inputs": [3]}, "TypeError"),
         ({"profile": {"batch": {"least": 4, "best": 1, "most": 2}}}, "not in order"),
         ({"generator": {"channels": 0}}, "channels"),
         ({"plan_sha256": ...}, "plan_sha256"),
@@ -164,20 +180,48 @@ def test_removing_leaves_nothing_of_ours_and_everything_else(tmp_path: Path, bun
     folder = tmp_path / "ink/engines"
     found = place(folder, bundle)
     found.cache.write_bytes(b"kernels")
-    place(folder, bundle, precision="fp32").plan.with_name("a2b-orphan.plan").write_bytes(b"")
+    place(folder, bundle, precision="fp32").plan.with_name("a2b-tensorrt-fp16-8-64.plan").write_bytes(b"")
     (folder / "timing-10.14.1-8.9.cache").write_bytes(b"")
     (folder / ".a2b-tensorrt-rtx-fp16-32.partial.plan").write_bytes(b"")
-    (folder / "notes.txt").write_text("mine", "utf-8")
+    (folder / ".a2b-tensorrt-rtx-fp16-32.plan.partial.json").write_bytes(b"")
+    others = ["a2b-floor.plan.pdf", "b2a my.planning.docx", "notes.txt", "timing-notes.txt"]
+    for name in others:
+        (folder / name).write_text("mine", "utf-8")
     assert remove_engines(folder) == 3
-    assert [p.name for p in folder.iterdir()] == ["notes.txt"]
-    (folder / "notes.txt").unlink()
+    assert sorted(p.name for p in folder.iterdir()) == others
+    for name in others:
+        (folder / name).unlink()
     place(folder, bundle)
     assert remove_engines(folder) == 1
     assert not folder.parent.exists(), "an empty folder is no model"
     assert remove_engines(folder) == 0
+    folder.mkdir(parents=True)
+    (folder / ".a2b-tensorrt-rtx-fp16-32.partial.plan").write_bytes(b"a gigabyte")
+    assert remove_engines(folder) == 1
+    assert not folder.exists()
     place(bundle.path / "engines", bundle)
     assert remove_engines(bundle.path / "engines") == 1
     assert (bundle.path / "bundle.json").is_file()
+
+
+def test_two_builds_of_the_same_engine_do_not_mix(tmp_path: Path, bundle: Bundle) -> None:
+    def build(number: int) -> None:
+        for _ in range(20):
+            plan = bytes([number]) * (1000 + number)
+            digest = hashlib.sha256(plan).hexdigest()
+            write_engine(tmp_path, record(bundle, plan_bytes=len(plan), plan_sha256=digest), plan)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(build, range(4)))
+    (found,) = list_engines(tmp_path)
+    assert found.read()[:1] in {bytes([number]) for number in range(4)}
+
+
+def test_of_two_ranges_the_narrower_is_preferred(tmp_path: Path, bundle: Bundle) -> None:
+    ranges = [Profile(Span.one(1), Span(8, 64, most), Span(8, 64, most)) for most in (2048, 512, 1024)]
+    found = [FoundEngine(tmp_path / "x.plan", record(bundle, profile=profile)) for profile in ranges]
+    preferred = sorted(found, key=preference)
+    assert [f.record.profile.height.most for f in preferred if f.record] == [512, 1024, 2048]
 
 
 def test_half_precision_and_one_size_are_preferred(tmp_path: Path, bundle: Bundle) -> None:

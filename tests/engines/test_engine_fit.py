@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ugatit_batch import models
 from ugatit_batch.bundle import Bundle, WorkingSize
 from ugatit_batch.errors import DeviceError, EngineLibraryError, EngineUnfitError, UgatitBatchError
 from ugatit_batch.images.geometry import Sizing
 from ugatit_engines import engine_fit
 from ugatit_engines.engine_files import FoundEngine
-from ugatit_engines.engine_fit import Need, build_command, choose_flavor, misfit
+from ugatit_engines.engine_fit import Need, build_command, choose_flavor, misfit, misfit_with_run
+from ugatit_engines.profiles import choose_profile
 
 from ..fakes import make_model
 from .engine_support import ADA, BOTH, HOPPER, LINUX, RANGE, TURING_CARD, record
@@ -95,6 +98,11 @@ def test_what_does_not_fit_is_named(
 
 
 def test_no_library_and_no_gpu_are_told_apart(bundle: Bundle) -> None:
+    broken = dataclasses.replace(libraries(tensorrt_rtx=None), broken=frozenset({"tensorrt-rtx"}))
+    unloadable = tell(bundle, broken)
+    assert isinstance(unloadable, EngineLibraryError)
+    assert "cannot be loaded" in unloadable.message
+    assert "doctor" in unloadable.hint
     lacking = tell(bundle, libraries(tensorrt=None, tensorrt_rtx=None))
     assert isinstance(lacking, EngineLibraryError)
     assert "pip install 'ugatit-batch[tensorrt-rtx]'" in lacking.hint
@@ -151,10 +159,10 @@ def test_pictures_of_any_size_are_for_pytorch(bundle: Bundle) -> None:
     error = tell(bundle, need=Need(sizing=free(None)), profile=RANGE)
     assert error is not None
     assert "any size" in error.message
-    assert error.hint.startswith("use --size 64, or build one that fits")
+    assert error.hint == "use --size 64, or use --backend torch"
     fixed = tell(bundle, need=Need(sizing=free(None)))
     assert fixed is not None
-    assert fixed.hint.startswith("build one that fits")
+    assert fixed.hint == "use --backend torch"
 
 
 def test_the_command_builds_what_was_needed(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,12 +170,52 @@ def test_the_command_builds_what_was_needed(bundle: Bundle, monkeypatch: pytest.
     assert build_command(bundle, "b2a", need) == (
         f"ugatit-batch build-engine {bundle.path} --reverse --precision fp32 --batch 1,16 --size 8-100"
     )
-    assert build_command(bundle, "a2b", Need(None, 1, square(128))).endswith("--batch 1 --size 128")
-    assert build_command(bundle, "a2b", Need(sizing=free(64))).endswith(str(bundle.path))
+    faces = dataclasses.replace(bundle, working_size=WorkingSize("square", 64))
+    assert str(build_command(faces, "a2b", Need(None, 1, square(128)))).endswith("--batch 1 --size 128")
+    assert str(build_command(bundle, "a2b", Need(sizing=free(64)))).endswith(str(bundle.path))
     one_way = dataclasses.replace(bundle, directions={"b2a": bundle.directions["b2a"]})
-    assert "--reverse" in build_command(one_way, "b2a")
+    assert "--reverse" in str(build_command(one_way, "b2a", ANYTHING))
     monkeypatch.setattr(engine_fit, "default_models_dir", lambda: bundle.path.parent)
-    assert build_command(bundle) == "ugatit-batch build-engine cat2dog"
+    assert build_command(bundle, "a2b", ANYTHING) == "ugatit-batch build-engine cat2dog"
+
+
+def test_a_model_that_came_along_is_named_with_its_models_folder(
+    tmp_path: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "bundled_models_dir", lambda: bundle.path.parent)
+    monkeypatch.setattr(engine_fit, "default_models_dir", lambda: tmp_path / "usual")
+    usual, other = (tmp_path / name / "cat2dog/engines" for name in ("usual", "an other"))
+    assert build_command(bundle, "a2b", ANYTHING, usual) == "ugatit-batch build-engine cat2dog"
+    assert build_command(bundle, "a2b", ANYTHING, other) == (
+        f"ugatit-batch build-engine cat2dog --models-dir '{tmp_path / 'an other'}'"
+    )
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2, 256, 257])
+@pytest.mark.parametrize("side", [None, 1, 8, 12, 61, 64, 100, 1024, 16384, 20000])
+@pytest.mark.parametrize("squares", [True, False])
+def test_what_the_command_builds_fits_what_it_was_needed_for(
+    bundle: Bundle, squares: bool, side: int | None, batch: int | None
+) -> None:
+    if squares and (side is None or side % 4 or side < 8 or side > 16384):
+        pytest.skip("translate refuses such squares")
+    shape = dataclasses.replace(bundle, working_size=WorkingSize("square" if squares else "native", 64))
+    need = Need("fp16", batch, Sizing(square=squares, side=side), exact=True)
+    command = build_command(shape, "a2b", need)
+    if command is None:
+        assert side is None or side > 16384 or batch == 257 or (side == 16384 and batch in (2, 256))
+        return
+    words = shlex.split(command)
+    given = dict(zip(words[3::2], words[4::2], strict=True))
+    profile = choose_profile(shape, given.get("--size", "model"), given.get("--batch", "auto"))
+    assert misfit_with_run(record(shape, profile=profile), need) is None
+
+
+def test_a_range_that_begins_late_is_for_those_who_ask_for_it(bundle: Bundle) -> None:
+    assert tell(bundle, need=Need(sizing=free(64)), profile=RANGE) is None
+    error = tell(bundle, need=Need(sizing=free(64), exact=True), profile=RANGE)
+    assert isinstance(error, EngineUnfitError)
+    assert error.reason == "size"
 
 
 @pytest.mark.parametrize(

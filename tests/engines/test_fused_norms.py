@@ -8,7 +8,7 @@ from torch import nn
 
 from ugatit_batch.bundle import GeneratorConfig
 from ugatit_engines.deploy_form import DeployGenerator
-from ugatit_engines.fused_norms import FusedInstanceNorm, FusedNorm, fuse_norms
+from ugatit_engines.fused_norms import FusedInstanceNorm, FusedNorm, channel_statistics, fuse_norms
 from ugatit_training.generator import AdaLINBlock, Generator, ResidualBlock
 from ugatit_training.normalization import AdaLIN, InstanceNorm, decoder_norm
 
@@ -164,3 +164,22 @@ def test_a_whole_generator(config: GeneratorConfig, count: int) -> None:
 def test_parameters_are_shared() -> None:
     norm = make("adalin", "biased", adaptive=False)
     assert {id(p) for p in fused(norm).parameters()} == {id(p) for p in norm.parameters()}
+
+
+@pytest.mark.parametrize(("height", "width"), [(1024, 1024), (1023, 1021), (512, 516), (1, 7), (8, 8)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_of_many_pixels_keep_their_digits(height: int, width: int, dtype: torch.dtype) -> None:
+    noise = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2, height, width, generator=noise).mul_(torch.tensor([1.0, 1e-3]).view(1, 2, 1, 1))
+    x = (
+        x.add_(torch.tensor([5.0, 0.1]).view(1, 2, 1, 1))
+        .to(dtype)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    mean, variance = channel_statistics(x)
+    assert mean.dtype == variance.dtype == torch.float32
+    exact = x.double()
+    deviation = exact.std((2, 3), unbiased=False)[0]
+    # A float32's own rounding of a mean that is a hundred times the deviation, and little more.
+    assert ((mean - exact.mean((2, 3))[0]).abs() / deviation).max() < 1e-4
+    assert (variance / deviation.square() - 1).abs().max() < 1e-4

@@ -94,9 +94,11 @@ def test_auto_takes_an_engine_that_fits(
     whole = open_engine(bundle, "a2b", "auto", "fp32", 3, engines=tmp_path)
     assert isinstance(whole, TensorRTTranslator)
     assert (whole.precision, whole.batch_size) == ("fp32", 3)
-    free = open_engine(bundle, "a2b", engines=tmp_path, sizing=Sizing(square=False, side=64))
-    assert isinstance(free, TensorRTTranslator)
-    assert free.size_rule.maximum == 64
+    free = Sizing(square=False, side=64)
+    assert isinstance(open_engine(bundle, "a2b", engines=tmp_path, sizing=free), TorchTranslator)
+    asked_for = open_engine(bundle, "a2b", backend="tensorrt", engines=tmp_path, sizing=free)
+    assert isinstance(asked_for, TensorRTTranslator)
+    assert asked_for.size_rule.maximum == 64
 
 
 def test_auto_says_why_it_passes_over_an_engine(
@@ -220,7 +222,7 @@ def test_tensorrt_needs_a_gpu_and_a_precision_it_has(
     assert isinstance(refused(bundle, tmp_path, "auto", "bf16"), UsageError)
     on(LINUX)
     place(tmp_path, bundle)
-    assert isinstance(refused(bundle, tmp_path, "cpu"), DeviceError)
+    assert isinstance(refused(bundle, tmp_path, "cpu"), UsageError)
     assert isinstance(refused(bundle, tmp_path, "wheel"), UsageError)
 
 

@@ -28,16 +28,16 @@ def spans(profile: Profile) -> list[Sequence[int]]:
         (NATIVE, "model", [(8, 768, 1024)] * 2, "8-1024"),
         (FULL, "model", [(128, 128, 128)] * 2, "128"),
         (FULL, "128", [(128, 128, 128)] * 2, "128"),
-        (NATIVE, "512", [(512, 512, 512)] * 2, "512"),
-        (SQUARE, "512x384", [(384, 384, 384), (512, 512, 512)], "512x384"),
+        (SQUARE, "512", [(512, 512, 512)] * 2, "512"),
+        (NATIVE, "8-512", [(8, 260, 512)] * 2, "8-512"),
         (SQUARE, "128-512", [(128, 320, 512)] * 2, "128-512"),
         (SQUARE, "128-256-512", [(128, 256, 512)] * 2, "128-512"),
         (SQUARE, "64-68", [(64, 64, 68)] * 2, "64-68"),
     ],
 )
 def test_sizes(bundle: Bundle, size: str, expected: list[tuple[int, int, int]], label: str) -> None:
-    profile = choose_profile(bundle, size, "1,8,32")
-    assert spans(profile) == [(1, 8, 32), *expected]
+    profile = choose_profile(bundle, size, "1,2,4")
+    assert spans(profile) == [(1, 2, 4), *expected]
     assert profile.label == label
     assert profile.any_size == ("-" in label)
 
@@ -63,9 +63,9 @@ def test_shapes_are_what_tensorrt_is_told() -> None:
 
 
 def test_what_an_engine_takes_is_what_its_translator_says() -> None:
-    fixed, free = choose_profile(SQUARE, "512x384").size_rule, choose_profile(SQUARE, "128-512").size_rule
-    fixed.check(384, 512)
-    with pytest.raises(SizeError, match="512×384 pixels only"):
+    fixed, free = choose_profile(SQUARE, "512").size_rule, choose_profile(SQUARE, "128-512").size_rule
+    fixed.check(512, 512)
+    with pytest.raises(SizeError, match="512×512 pixels only"):
         fixed.check(512, 384)
     free.check(128, 512)
     with pytest.raises(SizeError, match="sides of 128 to 512"):
@@ -78,12 +78,21 @@ def test_what_an_engine_takes_is_what_its_translator_says() -> None:
     ("bundle", "size", "batch", "kind", "says"),
     [
         (SQUARE, "big", "auto", UsageError, "no such size"),
-        (SQUARE, "0x0", "auto", SizeError, "divide by 4"),
+        (SQUARE, "0", "auto", SizeError, "divide by 4"),
+        (SQUARE, "512x384", "auto", UsageError, "no such size"),
+        (SQUARE, "２５６", "auto", UsageError, "no such size"),
+        (SQUARE, "9" * 5000, "auto", UsageError, "no such size"),
+        (SQUARE, "model", "9" * 5000, UsageError, "not batch sizes"),
+        (SQUARE, "256-256", "auto", UsageError, "not a range"),
+        (NATIVE, "256", "auto", UsageError, "as 8-256"),
+        (NATIVE, "8", "auto", UsageError, "as 8-12"),
+        (SQUARE, "16384", "256", SizeError, "32 bits"),
+        (SQUARE, "1024", "32", SizeError, "32 pictures of 1024×1024"),
         (SQUARE, "255", "auto", SizeError, "use 252"),
         (SQUARE, "4", "auto", SizeError, "use 8"),
         (SQUARE, "99999", "auto", SizeError, "use 16384"),
-        (SQUARE, "512-128", "auto", UsageError, "not in order"),
-        (SQUARE, "128-640-512", "auto", UsageError, "not in order"),
+        (SQUARE, "512-128", "auto", UsageError, "not a range"),
+        (SQUARE, "128-640-512", "auto", UsageError, "not a range"),
         (FULL, "256", "auto", SizeError, "128×128 pixels only"),
         (FULL, "64-128", "auto", SizeError, "full model"),
         (SQUARE, "model", "0", UsageError, "--batch 0"),

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from ugatit_batch.bundle import Bundle
     from ugatit_batch.frames import Pixels, Translated
-    from ugatit_engines.engine_files import EnginePrecision
+    from ugatit_engines.engine_record import EnginePrecision
     from ugatit_engines.tensorrt_library import Flavor
 
     Build = Callable[[str, EnginePrecision], tuple[Bundle, FoundEngine]]
@@ -94,6 +94,7 @@ def build(flavor: Flavor, gpu: Gpu, tmp_path_factory: pytest.TempPathFactory) ->
                 profile=Profile(Span(1, 2, 4), SIDES[kind], SIDES[kind]),
                 targets=choose_targets(flavor, gpu),
                 machine=this_machine(),
+                gpu=gpu,
                 progress=lambda *_: None,
             )
         return bundles[kind], built[kind, precision]

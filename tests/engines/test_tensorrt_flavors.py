@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +55,13 @@ class StandIn:
     """The part of `tensorrt` that building uses. What it measures is remembered as one byte a build."""
 
     __version__ = "10.14.1"
+
+    def __init__(self) -> None:
+        self.used: list[tuple[int, str]] = []
+
+    def use(self, device: int) -> contextlib.AbstractContextManager[None]:
+        self.used.append((device, threading.current_thread().name))
+        return contextlib.nullcontext()
 
     class ILogger:
         ERROR, INTERNAL_ERROR = "error", "internal"
@@ -150,6 +160,8 @@ class StandIn:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     stand_in = StandIn()
+    # There is no GPU to be made the current one of a thread.
+    monkeypatch.setattr("torch.cuda.device", stand_in.use)
     for module in (tensorrt_build, building):
         monkeypatch.setattr(module, "load_library", lambda _flavor: stand_in)
     return stand_in
@@ -173,11 +185,13 @@ def test_tensorrt_keeps_what_it_measured_for_the_next_build(
             profile=SQUARE,
             targets=((8, 9),),
             machine=LINUX,
+            gpu=dataclasses.replace(ADA, index=1),
             progress=lambda *_: None,
         )
         return timings.read_bytes()
 
     assert build() == b"."
+    assert library.used == [(1, "MainThread"), (1, "build-engine")], "a GPU is current in one thread alone"
     assert build() == b".."
     timings.write_bytes(b"of another GPU")
     assert build() == b"."

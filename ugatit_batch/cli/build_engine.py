@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,24 +12,13 @@ import click
 from ugatit_batch.cli import shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from ugatit_batch.bundle import Bundle, Direction
     from ugatit_engines.machine import Gpu
+    from ugatit_engines.profiles import Profile
     from ugatit_engines.tensorrt_library import Capability
 
 _INTERRUPTED = 130
 _CAPABILITIES: dict[str, Capability | None] = {"auto": None, "8.0+": (8, 0), "7.5": (7, 5)}
-
-
-@contextlib.contextmanager
-def _leaving_nothing() -> Iterator[None]:
-    """Ctrl-C ends it between two steps of the library; an older engine stays as it was."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        click.echo("ugatit-batch: interrupted; no engine was written", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from interrupt
 
 
 @click.command()
@@ -54,8 +43,8 @@ def _leaving_nothing() -> Iterator[None]:
     "--size",
     default="model",
     show_default=True,
-    metavar="model|SIDE|WxH|LEAST-MOST",
-    help="Of the pictures in pixels, such as 256, 512x384 or 128-512; model is the model's own.",
+    metavar="model|SIDE|LEAST-MOST",
+    help="Sides of the pictures in pixels, such as 256 or 8-512; model is what translate gives the model.",
 )
 @click.option(
     "-b",
@@ -78,7 +67,6 @@ def _leaving_nothing() -> Iterator[None]:
 @shared.json_option
 @shared.models_dir_option
 @shared.verbose_option
-@_leaving_nothing()
 def command(
     *,
     model: str,
@@ -102,7 +90,7 @@ def command(
 
     \b
     ugatit-batch build-engine cat2dog
-    ugatit-batch build-engine ink --size 64-2048 --batch 1,2,4
+    ugatit-batch build-engine ink --size 8-2048 --batch 1,2,4
     ugatit-batch build-engine cat2dog --flavor tensorrt --precision fp32
 
     --json prints a line an engine: what its sidecar says, and its path.
@@ -122,36 +110,48 @@ def command(
     kind = choose_flavor(gpu, machine) if flavor == "auto" else cast(Any, flavor)
     targets = choose_targets(kind, gpu, _CAPABILITIES[compute_capability])
     folder = engines_folder(bundle, shared.models_folder(models_dir))
-    for direction in directions:
-        title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {kind}, {precision}"
-        with BuildDisplay(title) as display:
-            found = build_engine(
-                bundle,
-                direction,
-                folder,
-                flavor=kind,
-                precision=cast(Any, precision),
-                profile=profile,
-                targets=targets,
-                machine=machine,
-                progress=display.show,
-            )
-        click.echo(describe(found), err=True)
-        if as_json:
-            click.echo(json.dumps(found.to_json()))
-    click.echo(_next_step(bundle, gpu), err=True)
+    built: list[str] = []
+    try:
+        for direction in directions:
+            title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {kind}, {precision}"
+            with BuildDisplay(title) as display:
+                found = build_engine(
+                    bundle,
+                    direction,
+                    folder,
+                    flavor=kind,
+                    precision=cast(Any, precision),
+                    profile=profile,
+                    targets=targets,
+                    machine=machine,
+                    gpu=gpu,
+                    progress=display.show,
+                )
+            built.append(bundle.describe_direction(direction))
+            click.echo(describe(found), err=True)
+            if as_json:
+                click.echo(json.dumps(found.to_json()))
+    except KeyboardInterrupt as interrupt:
+        # Between two steps of the library; an older engine stays as it was.
+        kept = f"the engine for {built[0]} was written, no other" if built else "no engine was written"
+        click.echo(f"ugatit-batch: interrupted; {kept}", err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from interrupt
+    click.echo(_next_step(bundle, directions[0], profile, folder, gpu), err=True)
 
 
 def _find(model: str, models_dir: Path | None) -> Bundle:
-    from ugatit_batch.errors import UsageError
+    from ugatit_batch.errors import ModelNotFoundError, UsageError
     from ugatit_batch.models import find_model
 
-    if Path(model).is_file():
+    try:
+        return find_model(model, shared.models_folder(models_dir))
+    except ModelNotFoundError as error:
+        if not Path(model).is_file():
+            raise
         raise UsageError(
             f"{model}: engines are kept with a model, and this is a file",
-            f"take it in first: ugatit-batch models import {model}",
-        )
-    return find_model(model, shared.models_folder(models_dir))
+            f"take it in first: {shlex.join(['ugatit-batch', 'models', 'import', model])}",
+        ) from error
 
 
 def _choose_directions(bundle: Bundle, *, reverse: bool, both: bool) -> list[Direction]:
@@ -162,10 +162,16 @@ def _choose_directions(bundle: Bundle, *, reverse: bool, both: bool) -> list[Dir
     return [shared.choose_direction(bundle, reverse)]
 
 
-def _next_step(bundle: Bundle, gpu: Gpu | None) -> str:
-    use = f"ugatit-batch translate ./photos --model {bundle.name}"
+def _next_step(bundle: Bundle, direction: Direction, profile: Profile, folder: Path, gpu: Gpu | None) -> str:
+    from ugatit_engines.engine_fit import address
+
+    name, *place = address(bundle, folder)
+    words = ["ugatit-batch", "translate", "./photos", "--model", name, *place]
+    if direction == "b2a":
+        words.append("--reverse")
+    if profile.height.most != bundle.working_size.side:
+        words += ["--size", str(profile.height.most)]
     if gpu is None:
-        return (
-            f"this machine has no NVIDIA GPU that PyTorch can use; on one that has: {use} --backend tensorrt"
-        )
-    return f"use it: {use}"
+        use = shlex.join([*words, "--backend", "tensorrt"])
+        return f"this machine has no NVIDIA GPU that PyTorch can use; on one that has: {use}"
+    return f"use it: {shlex.join(words)}"
