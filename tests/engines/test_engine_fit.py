@@ -192,13 +192,14 @@ def test_a_model_that_came_along_is_named_with_its_models_folder(
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2, 256, 257])
-@pytest.mark.parametrize("side", [None, 1, 8, 12, 61, 64, 100, 1024, 16384, 20000])
-@pytest.mark.parametrize("squares", [True, False])
+@pytest.mark.parametrize(
+    ("squares", "side"),
+    [(False, side) for side in (None, 1, 8, 12, 61, 64, 100, 1024, 16384, 20000)]
+    + [(True, side) for side in (8, 12, 64, 100, 1024, 16384)],
+)
 def test_what_the_command_builds_fits_what_it_was_needed_for(
     bundle: Bundle, squares: bool, side: int | None, batch: int | None
 ) -> None:
-    if squares and (side is None or side % 4 or side < 8 or side > 16384):
-        pytest.skip("translate refuses such squares")
     shape = dataclasses.replace(bundle, working_size=WorkingSize("square" if squares else "native", 64))
     need = Need("fp16", batch, Sizing(square=squares, side=side), exact=True)
     command = build_command(shape, "a2b", need)
