@@ -25,7 +25,7 @@ from ugatit_batch.images.read import open_picture
 from ugatit_batch.images.write import Encoding
 from ugatit_batch.jobs import Settings
 from ugatit_engines.devices import DTYPES, choose_device, choose_precision
-from ugatit_engines.measure import Workload, exhaust_in_thread
+from ugatit_engines.measure import Workload, exhaust_in_thread, translate_plainly
 from ugatit_engines.specimens import write_pictures, write_random_bundle
 from ugatit_engines.torch_engine import TorchTranslator, load_generator
 from ugatit_training.data import list_pictures
@@ -163,14 +163,11 @@ def reference(
     generator = load_generator(bundle, direction)
     images, maps = [], []
 
-    @torch.inference_mode()
     def translate() -> Iterator[None]:
         for one in np.split(pixels, len(pixels)):
-            x = torch.from_numpy(one).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-            output = generator(x)
-            image = output.image.add(1.0).mul_(127.5).round_().clamp_(0, 255).permute(0, 2, 3, 1)
-            images.append(image.numpy().astype(np.int16))
-            maps.append(output.attention.numpy())
+            levels, attention = translate_plainly(generator, one)
+            images.append(levels.astype(np.int16))
+            maps.append(attention)
             yield
 
     exhaust_in_thread(translate())

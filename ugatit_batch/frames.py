@@ -35,6 +35,10 @@ class SizeRule:
     max_pixels: int | None = None
     """What the memory of the device holds, height times width; None where nothing is known."""
 
+    def round_up(self, length: int) -> int:
+        """The next length of a side that the network takes."""
+        return max(-(-length // self.multiple) * self.multiple, self.minimum)
+
     def check(self, height: int, width: int) -> None:
         """Do nothing when the network takes height × width.
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ugatit_batch.errors import SizeError
 from ugatit_training.cam import attention_map
+from ugatit_training.generator import check_size
 
 if TYPE_CHECKING:
     from ugatit_training.generator import Generator, StyleParameters
@@ -54,12 +54,7 @@ class DeployGenerator(nn.Module):
         Raises:
             SizeError: a full generator was given another size than its own.
         """
-        side = self.config.image_size
-        if not self.config.light and x.shape[-2:] != (side, side):
-            raise SizeError(
-                f"{x.shape[-1]}×{x.shape[-2]}: this model takes {side}×{side} pixels only",
-                f"use --size {side}",
-            )
+        check_size(self.config, x)
         for conv in self.down:
             x = F.relu(self.down_norm(conv(x)))
         for block in self.encoder:

@@ -74,7 +74,7 @@ def build_command(bundle: Bundle, direction: Direction, need: Need, folder: Path
             return None
         if side != bundle.working_size.side:
             # A range has two ends.
-            most = max(_up(side), rule.minimum + rule.multiple)
+            most = max(rule.round_up(side), rule.minimum + rule.multiple)
             size = f"{side}" if need.sizing.square else f"{rule.minimum}-{most}"
             words += ["--size", size]
     try:
@@ -96,11 +96,6 @@ def address(bundle: Bundle, folder: Path | None = None) -> list[str]:
         elsewhere = models_dir != default_models_dir()
         return [bundle.name, *(["--models-dir", str(models_dir)] if elsewhere else [])]
     return [bundle.name if bundle.path == default_models_dir() / bundle.name else str(bundle.path)]
-
-
-def _up(side: int) -> int:
-    multiple = SizeRule().multiple
-    return -(-side // multiple) * multiple
 
 
 def choose_flavor(gpu: Gpu | None, machine: Machine) -> Flavor:
@@ -228,7 +223,7 @@ def misfit_with_run(record: EngineRecord, need: Need) -> EngineUnfitError | None
     if sizing.square and side is not None:
         fits = profile.height.holds(side) and profile.width.holds(side)
     else:
-        fits = profile.any_size and side is not None and _up(side) <= profile.height.most
+        fits = profile.any_size and side is not None and SizeRule().round_up(side) <= profile.height.most
         fits = fits and (not need.exact or profile.height.least <= SizeRule().minimum)
     if not fits:
         return EngineUnfitError(

@@ -242,6 +242,25 @@ class ErrorLevels(NamedTuple):
     max: int
 
 
+@torch.inference_mode()
+def translate_plainly(
+    generator: Generator, pixels: Pixels
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """What a generator makes of pictures as it was trained, in float32 on the CPU.
+
+    Args:
+        generator: in evaluation mode.
+        pixels: uint8, N×H×W×3.
+
+    Returns:
+        Whole levels from 0 to 255, N×H×W×3, and the attention map, N×H/4×W/4.
+    """
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
+    output = generator(x)
+    levels = output.image.add(1.0).mul_(127.5).round_().clamp_(0, 255).permute(0, 2, 3, 1)
+    return levels.numpy(), output.attention.numpy()
+
+
 def error_levels(translator: Translator, reference: Generator, frames: Iterable[Pixels]) -> ErrorLevels:
     """What a translator's precision and rewrites cost, on the first few pictures.
 
@@ -257,13 +276,10 @@ def error_levels(translator: Translator, reference: Generator, frames: Iterable[
         pixels = np.ascontiguousarray(pixels[:, :side, :side])
     far: list[NDArray[np.int16]] = []
 
-    @torch.inference_mode()
     def compare() -> Iterator[None]:
         for picture in np.split(pixels, len(pixels)):
             (translated,) = translator.translate(iter([Batch(picture)]))
-            x = torch.from_numpy(picture).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
-            image = reference(x).image.add(1.0).mul_(127.5).round_().clamp_(0, 255).permute(0, 2, 3, 1)
-            far.append(np.abs(translated.pixels - image.numpy()).astype(np.int16))
+            far.append(np.abs(translated.pixels - translate_plainly(reference, picture)[0]).astype(np.int16))
             yield
 
     exhaust_in_thread(compare())

@@ -13,9 +13,9 @@ from ugatit_training.generator import AdaLINBlock, Generator, ResidualBlock
 from ugatit_training.normalization import AdaLIN, InstanceNorm, decoder_norm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
+
+pytestmark = pytest.mark.usefixtures("repeatable_inference")
 
 CHANNELS = 8
 KINDS: list[tuple[Any, Any, bool]] = [
@@ -28,16 +28,6 @@ KINDS: list[tuple[Any, Any, bool]] = [
     ("ln", "biased", False),
     ("gn", "biased", True),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
 
 
 def features(count: int = 1, *, channels_last: bool = True, side: int = 12) -> Tensor:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import torch
 from torch import nn
@@ -12,18 +10,7 @@ from ugatit_engines.deploy_form import DeployGenerator
 from ugatit_engines.winograd import WinogradConv, use_winograd
 from ugatit_training.generator import Generator
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("repeatable_inference")
 
 
 def reflected(inputs: int, outputs: int) -> nn.Conv2d:

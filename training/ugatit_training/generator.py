@@ -108,6 +108,21 @@ class StyleParameters(nn.Module):
         return self.gamma(x), self.beta(x)
 
 
+def check_size(config: GeneratorConfig, x: Tensor) -> None:
+    """Do nothing where a generator takes pictures N×3×H×W of that size.
+
+    Raises:
+        SizeError: a full generator was given another size than its own.
+    """
+    side = config.image_size
+    # An equal number of features is not enough: 32×128 has as many as 64×64.
+    if not config.light and x.shape[-2:] != (side, side):
+        raise SizeError(
+            f"{x.shape[-1]}×{x.shape[-2]}: this model takes {side}×{side} pixels only",
+            f"use --size {side}",
+        )
+
+
 class Generator(nn.Module):
     """U-GAT-IT's generator, full or light (table 4).
 
@@ -145,13 +160,7 @@ class Generator(nn.Module):
         Raises:
             SizeError: a full generator was given another size than its own.
         """
-        side = self.config.image_size
-        # An equal number of features is not enough: 32×128 has as many as 64×64.
-        if not self.config.light and x.shape[-2:] != (side, side):
-            raise SizeError(
-                f"{x.shape[-1]}×{x.shape[-2]}: this model takes {side}×{side} pixels only",
-                f"use --size {side}",
-            )
+        check_size(self.config, x)
         for conv in self.down:
             x = F.relu(self.down_norm(conv(x)))
         for block in self.encoder:

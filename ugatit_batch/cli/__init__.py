@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ugatit_batch import __version__
+from ugatit_batch.cli.shared import INTERRUPTED
 from ugatit_batch.errors import UgatitBatchError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ _COMMANDS = {
     "bench": "bench",
     "doctor": "doctor",
 }
-_INTERRUPTED = 130
 
 
 class _LazyGroup(click.Group):
@@ -94,7 +94,7 @@ def main() -> None:
         sys.exit(1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("ugatit-batch: interrupted; the same command goes on from here", err=True)
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     sys.exit(code if isinstance(code, int) else 0)
 
 

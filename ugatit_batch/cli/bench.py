@@ -18,18 +18,7 @@ if TYPE_CHECKING:
 
     from ugatit_batch.bundle import Bundle
 
-_INTERRUPTED = 130
 _LEAST = 16  # pictures on a CPU, and batches on a GPU: start and end of a run weigh little then
-
-
-@contextlib.contextmanager
-def _leaving_nothing() -> Iterator[None]:
-    """Ctrl-C ends it; there is nothing to go on with, as `main` would say of other commands."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        click.echo("ugatit-batch: interrupted; nothing is left behind", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from interrupt
 
 
 @click.command()
@@ -67,7 +56,7 @@ def _leaving_nothing() -> Iterator[None]:
 @shared.json_option
 @shared.models_dir_option
 @shared.verbose_option
-@_leaving_nothing()
+@shared.interrupted_with(lambda: "nothing is left behind")
 def command(
     *,
     model: str | None,

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ugatit_engines.profiles import Profile
     from ugatit_engines.tensorrt_library import Capability
 
-_INTERRUPTED = 130
 _CAPABILITIES: dict[str, Capability | None] = {"auto": None, "8.0+": (8, 0), "7.5": (7, 5)}
 
 
@@ -111,7 +110,8 @@ def command(
     targets = choose_targets(kind, gpu, _CAPABILITIES[compute_capability])
     folder = engines_folder(bundle, shared.models_folder(models_dir))
     built: list[str] = []
-    try:
+    # Between two steps of the library; an older engine stays as it was.
+    with shared.interrupted_with(lambda: _kept(built)):
         for direction in directions:
             title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {kind}, {precision}"
             with BuildDisplay(title) as display:
@@ -131,12 +131,11 @@ def command(
             click.echo(describe(found), err=True)
             if as_json:
                 click.echo(json.dumps(found.to_json()))
-    except KeyboardInterrupt as interrupt:
-        # Between two steps of the library; an older engine stays as it was.
-        kept = f"the engine for {built[0]} was written, no other" if built else "no engine was written"
-        click.echo(f"ugatit-batch: interrupted; {kept}", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from interrupt
     click.echo(_next_step(bundle, directions[0], profile, folder, gpu), err=True)
+
+
+def _kept(built: list[str]) -> str:
+    return f"the engine for {built[0]} was written, no other" if built else "no engine was written"
 
 
 def _find(model: str, models_dir: Path | None) -> Bundle:

@@ -19,17 +19,6 @@ if TYPE_CHECKING:
     from ugatit_training.kid import Protocol
 
 _GPU_BATCH = 16
-_INTERRUPTED = 130
-
-
-@contextlib.contextmanager
-def _starting_anew() -> Iterator[None]:
-    """Ctrl-C ends it; nothing is kept of the half, as `main` would say of other commands."""
-    try:
-        yield
-    except KeyboardInterrupt as interrupt:
-        click.echo("ugatit-batch: interrupted; the same command starts anew", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from interrupt
 
 
 @click.command()
@@ -123,7 +112,7 @@ def command(
         PROTOCOLS if protocol == "both" else tuple(p for p in PROTOCOLS if p == protocol)
     )
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_starting_anew())
+        stack.enter_context(shared.interrupted_with(lambda: "the same command starts anew"))
         name, about, subject, run = stack.enter_context(_opened(model, models_dir, reverse))
         network = open_features(features, chosen) if protocols else None
         try:

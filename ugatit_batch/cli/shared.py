@@ -22,6 +22,24 @@ CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
 _CHECKPOINT_SUFFIXES = (".pt", ".pth", ".safetensors")
 
 
+INTERRUPTED = 130
+"""Exit code of a run that Ctrl-C has ended."""
+
+
+@contextlib.contextmanager
+def interrupted_with(message: Callable[[], str]) -> Iterator[None]:
+    """End with words of one's own at Ctrl-C, where the same command does not go on as `main` would say.
+
+    Args:
+        message: what is left, asked for when it has come to that.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        click.echo(f"ugatit-batch: interrupted; {message()}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from interrupt
+
+
 class FlagNamedOption(click.Option):
     """An option whose variable is named after its flag, where its parameter in Python is called otherwise."""
 

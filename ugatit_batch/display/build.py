@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -14,13 +12,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from ugatit_batch.display.console import new_console
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from ugatit_batch.display.console import ProgressDisplay, new_console
 
 
-class BuildDisplay:
+class BuildDisplay(ProgressDisplay):
     """A line that says what the library is doing, with a bar where it says how far it is.
 
     Args:
@@ -47,11 +42,6 @@ class BuildDisplay:
         self._console.print(escape(self._title))
         self._progress.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def show(self, phase: str, step: int, steps: int) -> None:
         """Take in how far a phase is; 0 steps: nobody knows."""

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
-from rich.progress import ProgressColumn, Task
+from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from types import TracebackType
 
-def new_console() -> Console:
-    """On stderr; lines are not broken, so that paths can be copied."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+def new_console(*, stderr: bool = True) -> Console:
+    """Lines are not broken, so that paths can be copied."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+class ProgressDisplay:
+    """Whose progress stops with it, whatever ends the block."""
+
+    _progress: Progress
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
 
 
 class RateColumn(ProgressColumn):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from ugatit_batch.display.console import new_console
 
 if TYPE_CHECKING:
     from ugatit_engines.doctor import Diagnosis
@@ -23,7 +24,7 @@ def show_diagnosis(diagnosis: Diagnosis, *, verbose: bool) -> None:
             rows.append((Text(), Text(), Text(finding.detail, "dim")))
         if finding.hint:
             rows.append((Text(), Text(), Text(f"→ {finding.hint}", "cyan")))
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console(stderr=False)
     if console.is_terminal:
         table = Table.grid(padding=(0, 2))
         for row in rows:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from ugatit_batch.display.console import new_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ def show_models(models: Sequence[FoundModel]) -> None:
         where = "comes with ugatit-batch" if model.bundled else str(model.path)
         directions = escape(model.bundle.describe_directions())
         table.add_row(escape(model.bundle.name), directions, size, kind, escape(where))
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console(stderr=False)
     if not console.is_terminal:
         # A line a model for programs that read it, however long its path.
         console.width = _UNLIMITED
@@ -57,7 +58,7 @@ def show_throughput(throughput: Throughput, machine: Machine, workers: int, erro
     )
     gpu = "no GPU used" if machine.gpu is None else machine.gpu
     cpu = f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads"
-    console = Console(highlight=False, soft_wrap=True)
+    console = new_console(stderr=False)
     console.print(table)
     where = f"{cpu} · {gpu} · {machine.system} · Python {machine.python} · PyTorch {machine.torch}"
     console.print(escape(where))

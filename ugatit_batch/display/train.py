@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ugatit_batch.display.console import new_console
+from ugatit_batch.display.console import ProgressDisplay, new_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ _MANY = 1_000  # pictures: checking them takes long enough to be worth a line in
 _RECENT = 10  # reports that tell how fast a run is
 
 
-class CheckDisplay:
+class CheckDisplay(ProgressDisplay):
     """How far the check of the training pictures is; a line without a terminal, and only where it takes long.
 
     Args:
@@ -52,11 +52,6 @@ class CheckDisplay:
     def __enter__(self) -> CheckDisplay:
         self._progress.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def show(self, checked: Checked) -> None:
         """Take in how far it is."""

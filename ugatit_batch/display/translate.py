@@ -10,17 +10,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ugatit_batch.display.console import RateColumn, new_console
+from ugatit_batch.display.console import ProgressDisplay, RateColumn, new_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from ugatit_batch.jobs import Result
 
 
-class TranslateDisplay:
+class TranslateDisplay(ProgressDisplay):
     """Progress, failures as they come, and a summary of one translation.
 
     Args:
@@ -56,11 +55,6 @@ class TranslateDisplay:
             self._console.print(escape(self._title))
         self._progress.start()
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def show(self, result: Result) -> None:
         """Take one result in."""

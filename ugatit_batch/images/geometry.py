@@ -74,7 +74,7 @@ def place(width: int, height: int, sizing: Sizing, rule: SizeRule) -> Placement:
         longest = max(width, height)
         limit = longest if sizing.side is None else min(longest, sizing.side)
         scaled = _within(width, height, limit)
-        network = (_up(scaled[0], rule), _up(scaled[1], rule))
+        network = (rule.round_up(scaled[0]), rule.round_up(scaled[1]))
     rule.check(network[1], network[0])
     offset = ((network[0] - scaled[0]) // 2, (network[1] - scaled[1]) // 2)
     result = (crop[2] - crop[0], crop[3] - crop[1]) if sizing.output == "source" else scaled
@@ -85,11 +85,6 @@ def _within(width: int, height: int, side: int) -> tuple[int, int]:
     """The size of width × height scaled so that its longer side is `side`."""
     scale = side / max(width, height)
     return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _up(length: int, rule: SizeRule) -> int:
-    """The next length that the network takes."""
-    return max(-(-length // rule.multiple) * rule.multiple, rule.minimum)
 
 
 def scale_to_network(image: Image.Image, placement: Placement) -> Image.Image:
