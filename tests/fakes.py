@@ -65,7 +65,7 @@ class InvertingTranslator:
         self.size_rule = rule or SizeRule()
         self.batch_size = batch_size
         self.shapes: list[tuple[int, ...]] = []
-        self._ahead, self._refuses, self._breaks, self._before = ahead, refuses, breaks, before
+        self.ahead, self._refuses, self._breaks, self._before = ahead, refuses, breaks, before
 
     def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
         held: deque[Batch] = deque()
@@ -75,7 +75,7 @@ class InvertingTranslator:
                     yield self._invert(held.popleft())
                 raise MemoryLacksError("this batch is refused")
             held.append(batch)
-            if len(held) > self._ahead:
+            if len(held) > self.ahead:
                 yield self._invert(held.popleft())
         while held:
             yield self._invert(held.popleft())
@@ -87,6 +87,14 @@ class InvertingTranslator:
         self.shapes.append(batch.pixels.shape)
         attention = batch.pixels[:, ::4, ::4].mean(-1).astype(np.float32)
         return Translated(255 - batch.pixels, attention)
+
+
+class UnchangingTranslator(InvertingTranslator):
+    """Gives every picture back as it is."""
+
+    def _invert(self, batch: Batch) -> Translated:
+        translated = super()._invert(batch)
+        return Translated(batch.pixels, translated.attention)
 
 
 def random_weights(config: GeneratorConfig, seed: int) -> Weights:

@@ -13,6 +13,7 @@ import pytest
 from ugatit_batch.pipeline import Pipeline, Settled
 
 from .fakes import InvertingTranslator
+from .works import Gathered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,11 +38,7 @@ class Item:
             yield np.full((self.height, self.width, 3), self.number, np.uint8)
 
 
-def same(item: Item) -> Item:
-    return item
-
-
-def finish(item: Item, _: Item, pixels: list[Pixels], attention: list[Attention]) -> tuple[int, ...]:
+def finish(item: Item, pixels: list[Pixels], attention: list[Attention]) -> tuple[int, ...]:
     """Check that an item got back what was made of its own frames."""
     assert len(attention) == len(pixels) == item.count
     for image, weights in zip(pixels, attention, strict=True):
@@ -52,9 +49,13 @@ def finish(item: Item, _: Item, pixels: list[Pixels], attention: list[Attention]
     return tuple(int(image[0, 0, 0]) for image in pixels)
 
 
+def opened(item: Item) -> Gathered[Item, tuple[int, ...]]:
+    return Gathered(item, finish)
+
+
 def run(items: Iterable[Item], translator: InvertingTranslator) -> Results:
     outcome: Results = {}
-    for item, result in Pipeline(same, translator, finish).run(items):
+    for item, result in Pipeline(opened, translator).run(items):
         assert item.number not in outcome
         outcome[item.number] = result
     return outcome
@@ -118,17 +119,15 @@ class Counted:
             self.drawn += 1
             yield item
 
-    def open(self, item: Item) -> Item:
+    def open(self, item: Item) -> Gathered[Item, tuple[int, ...]]:
         with self._lock:
             self.now += 1
             self.most = max(self.most, self.now)
-        return item
+        return Gathered(item, self.finish)
 
-    def finish(
-        self, item: Item, opened: Item, pixels: list[Pixels], attention: list[Attention]
-    ) -> tuple[int, ...]:
+    def finish(self, item: Item, pixels: list[Pixels], attention: list[Attention]) -> tuple[int, ...]:
         time.sleep(self._delay)
-        result = finish(item, opened, pixels, attention)
+        result = finish(item, pixels, attention)
         with self._lock:
             self.now -= 1
         return result
@@ -142,7 +141,7 @@ def test_only_a_fixed_number_of_items_is_held(slow: str, batch_size: int) -> Non
     counted = Counted(0.004 if slow == "writer" else 0.0)
     delay = 0.004 if slow == "translator" else 0.0
     translator = InvertingTranslator(batch_size, before=lambda _: time.sleep(delay))
-    pipeline = Pipeline(counted.open, translator, counted.finish, readers, writers)
+    pipeline = Pipeline(counted.open, translator, readers, writers)
     done = 0
     for _ in pipeline.run(counted.draw(Item(number % 200) for number in range(150))):
         done += 1
@@ -157,7 +156,7 @@ def test_reading_does_not_run_ahead_of_a_translator_that_stands_still() -> None:
     standing, bound = threading.Event(), 2 + 1 + 2 * 2 + 2 * 2
     counted = Counted(0.0)
     translator = InvertingTranslator(2, before=lambda _: standing.wait(20))
-    pipeline = Pipeline(counted.open, translator, counted.finish)
+    pipeline = Pipeline(counted.open, translator)
     results = pipeline.run(counted.draw(Item(number) for number in range(100)))
     threading.Timer(0.4, standing.set).start()
     next(results)
@@ -177,7 +176,7 @@ def slowly(first: Item, then: Item, go_on: threading.Event, seen: list[bool]) ->
 def test_a_lone_item_does_not_wait_for_its_successor(ahead: int) -> None:
     go_on, seen = threading.Event(), list[bool]()
     translator = InvertingTranslator(8, ahead=ahead)
-    results = Pipeline(same, translator, finish).run(slowly(Item(1), Item(2), go_on, seen))
+    results = Pipeline(opened, translator).run(slowly(Item(1), Item(2), go_on, seen))
     item, result = next(results)
     assert (item.number, result) == (1, (254,))
     assert seen == []
@@ -187,18 +186,18 @@ def test_a_lone_item_does_not_wait_for_its_successor(ahead: int) -> None:
 
 
 def test_stopping_finishes_what_was_begun() -> None:
-    opened = []
+    begun = []
     stop = threading.Event()
 
-    def open_item(item: Item) -> Item:
-        opened.append(item.number)
+    def open_item(item: Item) -> Gathered[Item, tuple[int, ...]]:
+        begun.append(item.number)
         if item.number == 5:
             stop.set()
-        return item
+        return opened(item)
 
-    pipeline = Pipeline(open_item, InvertingTranslator(4), finish)
+    pipeline = Pipeline(open_item, InvertingTranslator(4))
     done = {item.number for item, _ in pipeline.run((Item(n % 250) for n in range(10**9)), stop.is_set)}
-    assert done == set(opened)
+    assert done == set(begun)
     assert len(done) >= 6
 
 
@@ -207,7 +206,7 @@ def test_a_consumer_that_leaves_early_ends_all_threads(after: int) -> None:
     before = set(threading.enumerate())
     worked: list[object] = []
     translator = InvertingTranslator(2, ahead=1, before=worked.append)
-    results = Pipeline(same, translator, finish).run(Item(n % 250) for n in range(10**9))
+    results = Pipeline(opened, translator).run(Item(n % 250) for n in range(10**9))
     for _ in range(after):
         next(results)
     results.close()
@@ -227,7 +226,7 @@ def test_an_item_that_needs_no_work_does_not_wait_for_those_that_do() -> None:
         yield Item(2)
 
     outcome: Results = {}
-    for item, result in Pipeline(same, InvertingTranslator(4), finish).run(items()):
+    for item, result in Pipeline(opened, InvertingTranslator(4)).run(items()):
         outcome[item.number] = result
         arrived.set()
     assert outcome == {1: (7,), 2: (253,)}

@@ -12,6 +12,7 @@ from ugatit_batch.errors import DiskFullError, MemoryLacksError, OutputError, Pi
 from ugatit_batch.pipeline import Pipeline
 
 from .fakes import InvertingTranslator
+from .works import Gathered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ def same(item: Item) -> Item:
     return item
 
 
-def first_value(_item: Item, _opened: Item, pixels: list[Pixels], _attention: list[Attention]) -> int:
+def first_value(_item: Item, pixels: list[Pixels], _attention: list[Attention]) -> int:
     return int(pixels[0][0, 0, 0])
 
 
@@ -49,12 +50,14 @@ def run(
     items: list[Item],
     translator: InvertingTranslator,
     open_item: Callable[[Item], Item] = same,
-    finish: Callable[[Item, Item, list[Pixels], list[Attention]], int] = first_value,
+    finish: Callable[[Item, list[Pixels], list[Attention]], int] = first_value,
 ) -> Outcome:
     """Every item must come back exactly once, and no thread may stay."""
     before = set(threading.enumerate())
     outcome: Outcome = {}
-    for item, result in Pipeline(open_item, translator, finish).run(items):
+    for item, result in Pipeline[Item, int](lambda item: Gathered(open_item(item), finish), translator).run(
+        items
+    ):
         assert item.number not in outcome
         outcome[item.number] = result
     assert set(threading.enumerate()) <= before
@@ -144,10 +147,10 @@ def test_a_film_of_which_one_batch_failed_fails_once() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_an_item_that_cannot_be_written_fails_alone(batch_size: int) -> None:
-    def finish(item: Item, opened: Item, pixels: list[Pixels], attention: list[Attention]) -> int:
+    def finish(item: Item, pixels: list[Pixels], attention: list[Attention]) -> int:
         if item.number == 6:
             raise OutputError("6: no folder")
-        return first_value(item, opened, pixels, attention)
+        return first_value(item, pixels, attention)
 
     outcome = run([Item(n) for n in range(20)], InvertingTranslator(batch_size), finish=finish)
     assert failed(outcome) == {6}
@@ -164,7 +167,7 @@ def raise_in_open(item: Item) -> Item:
     return item
 
 
-def raise_in_finish(item: Item, _o: Item, _p: list[Pixels], _a: list[Attention]) -> int:
+def raise_in_finish(item: Item, _p: list[Pixels], _a: list[Attention]) -> int:
     if item.number == 9:
         raise UnexpectedError("finish")
     return 0
@@ -191,11 +194,9 @@ def test_a_fault_of_the_program_ends_the_run_and_is_raised(stage: str) -> None:
         endless = items_that_break()
     elif stage == "journal":
         endless = iter_then_full()
-    pipeline = Pipeline(
-        raise_in_open if stage == "open" else same,
-        translator,
-        raise_in_finish if stage == "finish" else first_value,
-    )
+    open_item = raise_in_open if stage == "open" else same
+    finish = raise_in_finish if stage == "finish" else first_value
+    pipeline = Pipeline[Item, int](lambda item: Gathered(open_item(item), finish), translator)
     with pytest.raises(DiskFullError if stage == "journal" else UnexpectedError, match=stage):
         for _ in pipeline.run(endless):
             pass
@@ -228,9 +229,10 @@ def test_work_ends_soon_after_the_consumer_left() -> None:
         worked.append(pixels)
         time.sleep(0.02)
 
-    results = Pipeline(same, InvertingTranslator(1, before=work), first_value).run(
-        Item(n) for n in range(200)
+    pipeline = Pipeline[Item, int](
+        lambda item: Gathered(item, first_value), InvertingTranslator(1, before=work)
     )
+    results = pipeline.run(Item(n) for n in range(200))
     next(results)
     begun = len(worked)
     results.close()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
     Attention = NDArray[np.float32]
+    Style = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -72,14 +73,71 @@ class SizeRule:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """One picture, or one of a film's, on its way into a network.
+
+    Attributes:
+        pixels: uint8, H×W×3, RGB, sRGB colours.
+        cut: False where it goes on from the picture before it, as within one scene of a film.
+    """
+
+    pixels: Pixels
+    cut: bool = True
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a network made of one Frame.
+
+    Attributes:
+        pixels: uint8, H×W×3.
+        attention: float32, h×w, as in Translated.
+        style: float32, K, as in Translated; None where none is averaged.
+    """
+
+    pixels: Pixels
+    attention: Attention
+    style: Style | None = None
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """That a film's style is averaged, and from where it goes on."""
+
+    keep: float
+    """As in Averaging."""
+    before: Style | None = None
+    """Of the picture before the film's first one here, where an earlier run ended there."""
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How the style of one film's pictures is averaged over time, so that the result flickers less.
+
+    The style of picture t is s_t = keep · s_(t-1) + (1 - keep) · g_t, where g_t is what the network gives,
+    and g_t alone where there is no picture before it.
+    """
+
+    keep: float
+    """0 to 1: share of the average before that each picture keeps."""
+    cuts: NDArray[np.bool_]
+    """N: True where a picture has nothing to do with the one before it, in this batch or the one before."""
+    before: Style | None = None
+    """With the first batch of a stream alone: the style of the picture before it, if that was translated
+    earlier."""
+
+
+@dataclass(frozen=True)
 class Batch:
     """Pictures of one size on their way into a network.
 
     Attributes:
         pixels: uint8, N×H×W×3, RGB, sRGB colours.
+        averaging: for the pictures of a film whose style is averaged; all batches of the stream have it then.
     """
 
     pixels: Pixels
+    averaging: Averaging | None = None
 
 
 @dataclass(frozen=True)
@@ -90,10 +148,12 @@ class Translated:
         pixels: uint8, N×H×W×3, RGB.
         attention: float32, N×h×w, the CAM attention feature map summed over channels, as the network gives
             it: not scaled, and smaller than the picture (h = H/4, w = W/4).
+        style: float32, N×K: the averaged style of each picture, where the batch asked for it.
     """
 
     pixels: Pixels
     attention: Attention
+    style: Style | None = None
 
 
 class Translator(Protocol):
@@ -107,11 +167,15 @@ class Translator(Protocol):
     def batch_size(self) -> int:
         """How many pictures a Batch should hold; never changes the result beyond rounding."""
 
+    @property
+    def ahead(self) -> int:
+        """How many batches it takes before it gives the first one back."""
+
     def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
         """Translate a stream of batches, in order, one Translated a Batch.
 
-        It is a stream so that an engine can overlap copies with work; an engine may take a few batches
-        ahead of what it has given back.
+        It is a stream so that an engine can overlap copies with work, and keep the style along a film: the
+        batches of one call are pictures, or belong to one film.
 
         Raises:
             UgatitBatchError: the batch that was not given back first could not be translated. The stream

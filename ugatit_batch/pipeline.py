@@ -1,48 +1,73 @@
 """The bounded pipeline: read threads → batches → translator → write threads, all at once.
 
-Knows nothing of files or of networks: it is given a function that opens an item, a Translator, and a function
-that finishes an item. However long the input, only a fixed number of items is in memory.
+Knows nothing of files or of networks: it is given a function that opens an item, and a Translator. However
+long the input, and however long a film in it, only a fixed number of frames is in memory.
 """
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-import numpy as np
-
+from ugatit_batch.batching import Batcher, Queued
 from ugatit_batch.errors import UgatitBatchError
-from ugatit_batch.frames import Batch
+from ugatit_batch.frames import Finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
-    from ugatit_batch.frames import Attention, Pixels, Translated, Translator
+    from ugatit_batch.frames import Frame, Smoothing, Style, Translated, Translator
 
 _POLL = 0.1  # seconds after which a waiting thread looks whether the run was given up
-_IDLE = 0.02  # seconds without a new frame after which a short batch is sent off
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+EntryT = TypeVar("EntryT")
 
 
-class Opened(Protocol):
-    """An item that has been opened."""
+class Work(Protocol[ResultT_co]):
+    """One item that has been opened: its frames for the network, and what becomes of the results.
 
-    def frames(self) -> Iterator[Pixels]:
-        """The inputs of the network in order, uint8 H×W×3 each.
+    `frames` runs in a read thread; the others in write threads, one call at a time, in order.
+    """
+
+    @property
+    def streams(self) -> bool:
+        """Whether it is a film: its frames are written as they come, and share no batch with other items."""
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        """How the style is averaged along a film; None: not at all."""
+
+    def frames(self) -> Generator[Frame, None, None]:
+        """The inputs of the network in order. Closed early where the item has failed or the run has ended.
 
         Raises:
             UgatitBatchError: the item is damaged from here on.
         """
 
+    def add(self, finished: Finished) -> None:
+        """Take the next frame's result.
 
-ItemT = TypeVar("ItemT")
-OpenedT = TypeVar("OpenedT", bound=Opened)
-ResultT = TypeVar("ResultT")
-EntryT = TypeVar("EntryT")
+        Raises:
+            UgatitBatchError: it cannot be written; the item has failed.
+        """
+
+    def finish(self) -> ResultT_co:
+        """All results have been added: make the item's result of them.
+
+        Raises:
+            UgatitBatchError: it cannot be written.
+        """
+
+    def abandon(self) -> None:
+        """The item has failed, or the run has ended early: let go of everything. Called at most once."""
 
 
 @dataclass(frozen=True)
@@ -53,32 +78,35 @@ class Settled(Generic[ItemT, ResultT]):
     result: ResultT
 
 
-@dataclass
-class _Ticket(Generic[ItemT, OpenedT]):
-    """One item on its way. Only the network thread touches it after the first frame was queued."""
+@dataclass(eq=False)
+class _Ticket(Generic[ItemT, ResultT]):
+    """One item on its way. `steps` and `busy` belong to `lock`, `settled` to the step that runs."""
 
     item: ItemT
-    opened: OpenedT
+    work: Work[ResultT]
     expected: int | None = None
-    pixels: list[Pixels] = field(default_factory=list)
-    attention: list[Attention] = field(default_factory=list)
+    delivered: int = 0
     failed: bool = False
+    settled: bool = False
+    style: Style | None = None
+    steps: deque[Callable[[], None]] = field(default_factory=deque)
+    busy: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def complete(self) -> bool:
-        return not self.failed and self.expected == len(self.pixels)
+    @property
+    def streams(self) -> bool:
+        return self.work.streams
+
+    @property
+    def smoothing(self) -> Smoothing | None:
+        return self.work.smoothing
 
 
 @dataclass(frozen=True)
-class _Frame(Generic[ItemT, OpenedT]):
-    ticket: _Ticket[ItemT, OpenedT]
-    pixels: Pixels
-
-
-@dataclass(frozen=True)
-class _End(Generic[ItemT, OpenedT]):
+class _End(Generic[ItemT, ResultT]):
     """All frames of one item are queued, or the reading failed."""
 
-    ticket: _Ticket[ItemT, OpenedT]
+    ticket: _Ticket[ItemT, ResultT]
     count: int
     error: UgatitBatchError | None
 
@@ -87,41 +115,40 @@ class _GivenUpError(BaseException):
     """The consumer has left; every thread ends at its next wait."""
 
 
-class Pipeline(Generic[ItemT, OpenedT, ResultT]):
+class Pipeline(Generic[ItemT, ResultT]):
     """One run of items through a translator.
 
     Args:
         open_item: called in a read thread; opens, and for stills decodes, one item.
         translator: called in one thread of its own.
-        finish: called in a write thread with the item, what `open_item` gave, and what the network made of
-            its frames, in order.
         readers: number of read threads.
         writers: number of write threads.
     """
 
     def __init__(
         self,
-        open_item: Callable[[ItemT], OpenedT],
+        open_item: Callable[[ItemT], Work[ResultT]],
         translator: Translator,
-        finish: Callable[[ItemT, OpenedT, list[Pixels], list[Attention]], ResultT],
         readers: int = 2,
         writers: int = 2,
     ) -> None:
         self._open = open_item
         self._translator = translator
-        self._finish = finish
         self._read_pool = ThreadPoolExecutor(readers, "read")
         self._write_pool = ThreadPoolExecutor(writers, "write")
         batch = translator.batch_size
-        # Everything that holds pixels holds a slot: being read, waiting, in a batch, being written.
-        self._slots = threading.Semaphore(readers + 1 + 2 * batch + 2 * writers)
-        self._opening: queue.Queue[tuple[ItemT, Future[OpenedT]] | None] = queue.Queue(readers + 1)
-        self._frames: queue.Queue[_Frame[ItemT, OpenedT] | _End[ItemT, OpenedT] | None]
+        # Whatever holds pixels holds a slot: an item that is read, waits, is in a batch or is written, and
+        # each frame of a film.
+        self._slots = threading.Semaphore(readers + 1 + (translator.ahead + 2) * batch + 2 * writers)
+        self._opening: queue.Queue[tuple[ItemT, Future[Work[ResultT]]] | None] = queue.Queue(readers + 1)
+        self._frames: queue.Queue[Queued[_Ticket[ItemT, ResultT]] | _End[ItemT, ResultT] | None]
         self._frames = queue.Queue(2 * batch)
         self._results: queue.Queue[tuple[ItemT, ResultT | UgatitBatchError] | BaseException | None]
         self._results = queue.Queue()
         self._given_up = threading.Event()
-        self._exhausted = False
+        # What has to be abandoned where the run ends early.
+        self._unclaimed: set[Future[Work[ResultT]]] = set()
+        self._begun: set[_Ticket[ItemT, ResultT]] = set()
 
     def run(
         self,
@@ -141,7 +168,7 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
         threads = [
             threading.Thread(target=self._guarded, args=(self._read, items, should_stop), name="read"),
             threading.Thread(target=self._guarded, args=(self._pass_on,), name="frames"),
-            threading.Thread(target=self._guarded, args=(self._work,), name="network"),
+            threading.Thread(target=self._guarded, args=(self._translate,), name="network"),
         ]
         for thread in threads:
             thread.start()
@@ -156,6 +183,15 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
                 thread.join()
             self._read_pool.shutdown(cancel_futures=True)
             self._write_pool.shutdown(cancel_futures=True)
+            self._abandon_all()
+
+    def _abandon_all(self) -> None:
+        """Let go of what is still open; every thread has ended."""
+        for opening in self._unclaimed:
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().abandon()
+        for ticket in self._begun:
+            ticket.work.abandon()
 
     def _guarded(self, stage: Callable[..., None], *args: object) -> None:
         try:
@@ -165,13 +201,13 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
         except BaseException as error:  # noqa: BLE001 - handed to the consumer, which raises it
             self._results.put(error)
 
-    def _take_slot(self) -> None:
-        while not self._slots.acquire(timeout=_POLL):
-            self._check()
-
     def _check(self) -> None:
         if self._given_up.is_set():
             raise _GivenUpError
+
+    def _take_slot(self) -> None:
+        while not self._slots.acquire(timeout=_POLL):
+            self._check()
 
     def _put(self, line: queue.Queue[EntryT], entry: EntryT) -> None:
         while True:
@@ -206,131 +242,144 @@ class Pipeline(Generic[ItemT, OpenedT, ResultT]):
                 self._results.put((item.item, item.result))
                 continue
             self._take_slot()
-            self._put(self._opening, (item, self._read_pool.submit(self._open, item)))
+            opening = self._read_pool.submit(self._open, item)
+            self._unclaimed.add(opening)
+            self._put(self._opening, (item, opening))
         self._put(self._opening, None)
 
     def _pass_on(self) -> None:
         while (entry := self._take(self._opening)) is not None:
             item, opening = entry
             try:
-                opened = opening.result()
+                work = opening.result()
             except UgatitBatchError as error:
+                self._unclaimed.discard(opening)
                 self._report(item, error)
                 continue
-            ticket = _Ticket[ItemT, OpenedT](item, opened)
-            count, failure = 0, None
-            try:
-                for pixels in opened.frames():
-                    self._put(self._frames, _Frame(ticket, pixels))
-                    count += 1
-            except UgatitBatchError as error:
-                failure = error
-            self._put(self._frames, _End(ticket, count, failure))
+            ticket = _Ticket(item, work)
+            self._begun.add(ticket)
+            self._unclaimed.discard(opening)
+            self._pass_frames_on(ticket)
         self._put(self._frames, None)
+
+    def _pass_frames_on(self, ticket: _Ticket[ItemT, ResultT]) -> None:
+        count, failure = 0, None
+        try:
+            with contextlib.closing(ticket.work.frames()) as frames:
+                while not ticket.failed:
+                    if ticket.streams:
+                        self._take_slot()
+                    frame = next(frames, None)
+                    if frame is None:
+                        self._free_frame(ticket)
+                        break
+                    self._put(self._frames, Queued(ticket, frame))
+                    count += 1
+        except UgatitBatchError as error:
+            self._free_frame(ticket)
+            failure = error
+        self._put(self._frames, _End(ticket, count, failure))
+
+    def _free_frame(self, ticket: _Ticket[ItemT, ResultT]) -> None:
+        if ticket.streams:
+            self._slots.release()
 
     # The network: batches of one size, results handed to the write threads.
 
-    def _work(self) -> None:
-        pending: deque[list[_Frame[ItemT, OpenedT]]] = deque()
-        waiting: dict[tuple[int, ...], list[_Frame[ItemT, OpenedT]]] = {}
-        replay: deque[list[_Frame[ItemT, OpenedT]]] = deque()
-        while not self._exhausted or replay or waiting:
-            groups = chain(_emptied(replay), self._groups(waiting, pending))
+    def _translate(self) -> None:
+        batcher = Batcher[_Ticket[ItemT, ResultT]](
+            self._translator.batch_size, self._next_frame, lambda queued: self._free_frame(queued.ticket)
+        )
+        while batcher.has_more:
             try:
-                for translated in self._translator.translate(_batches(groups, pending)):
-                    self._deliver(pending.popleft(), translated)
+                for translated in self._translator.translate(batcher.stream()):
+                    self._deliver(batcher.came_back(), translated)
             except UgatitBatchError as error:
-                if not pending:
+                if not batcher.is_waiting:
                     raise
-                for frame in pending.popleft():
-                    self._fail(frame.ticket, error)
-                # Before what an earlier failure has left to be done again.
-                replay.extendleft(reversed(pending))
-                pending.clear()
-            if pending:
+                for queued in batcher.failed():
+                    self._free_frame(queued.ticket)
+                    self._fail(queued.ticket, error)
+            if batcher.is_waiting:
                 raise RuntimeError("the translator gave back fewer batches than it took")
         # In its own pool's order: everything submitted before is written before this runs out.
         self._write_pool.shutdown(wait=True)
         self._results.put(None)
 
-    def _groups(
-        self,
-        waiting: dict[tuple[int, ...], list[_Frame[ItemT, OpenedT]]],
-        pending: deque[list[_Frame[ItemT, OpenedT]]],
-    ) -> Iterator[list[_Frame[ItemT, OpenedT]]]:
-        """Frames of one size together.
-
-        Ends when everything has come, or when it would have to wait while the translator holds results back.
-        """
-        size = self._translator.batch_size
-        while not self._exhausted:
+    def _next_frame(self, seconds: float) -> Queued[_Ticket[ItemT, ResultT]] | None:
+        while True:
             self._check()
-            try:
-                entry = self._frames.get(timeout=_IDLE if waiting or pending else _POLL)
-            except queue.Empty:
-                if waiting:
-                    yield waiting.pop(next(iter(waiting)))
-                elif pending:
-                    return
-                continue
-            if entry is None:
-                self._exhausted = True
-            elif isinstance(entry, _End):
-                self._end(entry)
+            entry = self._frames.get(timeout=seconds)
+            if not isinstance(entry, _End):
+                return entry
+            entry.ticket.expected = entry.count
+            if entry.error is not None:
+                self._fail(entry.ticket, entry.error)
             else:
-                shape = entry.pixels.shape
-                group = waiting.setdefault(shape, [])
-                group.append(entry)
-                if len(group) >= size:
-                    yield waiting.pop(shape)
-                elif sum(map(len, waiting.values())) >= 2 * size:
-                    yield waiting.pop(next(iter(waiting)))
-        while waiting:
-            yield waiting.pop(next(iter(waiting)))
+                self._finish_when_complete(entry.ticket)
 
-    def _deliver(self, frames: list[_Frame[ItemT, OpenedT]], translated: Translated) -> None:
-        for frame, pixels, attention in zip(frames, translated.pixels, translated.attention, strict=True):
-            if not frame.ticket.failed:
-                frame.ticket.pixels.append(pixels)
-                frame.ticket.attention.append(attention)
-                self._write_when_complete(frame.ticket)
+    def _deliver(self, batch: list[Queued[_Ticket[ItemT, ResultT]]], translated: Translated) -> None:
+        results = zip(batch, translated.pixels, translated.attention, strict=True)
+        for index, (queued, pixels, attention) in enumerate(results):
+            ticket = queued.ticket
+            style = None if translated.style is None else translated.style[index]
+            ticket.style = style
+            ticket.delivered += 1
+            self._then(ticket, self._add, Finished(pixels, attention, style))
+            self._finish_when_complete(ticket)
 
-    def _end(self, entry: _End[ItemT, OpenedT]) -> None:
-        entry.ticket.expected = entry.count
-        if entry.error is not None:
-            self._fail(entry.ticket, entry.error)
-        else:
-            self._write_when_complete(entry.ticket)
-
-    def _fail(self, ticket: _Ticket[ItemT, OpenedT], error: UgatitBatchError) -> None:
+    def _fail(self, ticket: _Ticket[ItemT, ResultT], error: UgatitBatchError) -> None:
         if not ticket.failed:
             ticket.failed = True
-            ticket.pixels.clear()
-            ticket.attention.clear()
-            self._report(ticket.item, error)
+            self._then(ticket, self._settle, error)
 
-    def _write_when_complete(self, ticket: _Ticket[ItemT, OpenedT]) -> None:
-        if ticket.complete():
-            self._write_pool.submit(self._guarded, self._write, ticket)
+    def _finish_when_complete(self, ticket: _Ticket[ItemT, ResultT]) -> None:
+        if not ticket.failed and ticket.expected == ticket.delivered:
+            self._then(ticket, self._finish)
 
-    def _write(self, ticket: _Ticket[ItemT, OpenedT]) -> None:
-        result: ResultT | UgatitBatchError
+    # Writing: the steps of one item one after the other, those of several at once.
+
+    def _then(self, ticket: _Ticket[ItemT, ResultT], step: Callable[..., None], *args: object) -> None:
+        with ticket.lock:
+            ticket.steps.append(lambda: step(ticket, *args))
+            if ticket.busy:
+                return
+            ticket.busy = True
+        self._write_pool.submit(self._guarded, self._take_steps, ticket)
+
+    def _take_steps(self, ticket: _Ticket[ItemT, ResultT]) -> None:
+        while True:
+            self._check()
+            with ticket.lock:
+                if not ticket.steps:
+                    ticket.busy = False
+                    return
+                step = ticket.steps.popleft()
+            step()
+
+    def _add(self, ticket: _Ticket[ItemT, ResultT], finished: Finished) -> None:
         try:
-            result = self._finish(ticket.item, ticket.opened, ticket.pixels, ticket.attention)
+            if not ticket.settled:
+                ticket.work.add(finished)
         except UgatitBatchError as error:
-            result = error
+            ticket.failed = True
+            self._settle(ticket, error)
+        finally:
+            self._free_frame(ticket)
+
+    def _finish(self, ticket: _Ticket[ItemT, ResultT]) -> None:
+        if ticket.settled:
+            return
+        try:
+            self._settle(ticket, ticket.work.finish())
+        except UgatitBatchError as error:
+            self._settle(ticket, error)
+
+    def _settle(self, ticket: _Ticket[ItemT, ResultT], result: ResultT | UgatitBatchError) -> None:
+        if ticket.settled:
+            return
+        ticket.settled = True
+        self._begun.discard(ticket)
+        if isinstance(result, UgatitBatchError):
+            ticket.work.abandon()
         self._report(ticket.item, result)
-
-
-def _emptied(line: deque[EntryT]) -> Iterator[EntryT]:
-    while line:
-        yield line.popleft()
-
-
-def _batches(
-    groups: Iterable[list[_Frame[ItemT, OpenedT]]], pending: deque[list[_Frame[ItemT, OpenedT]]]
-) -> Iterator[Batch]:
-    """Batches for the translator; what it has not given back yet is in `pending`."""
-    for group in groups:
-        pending.append(group)
-        yield Batch(np.stack([frame.pixels for frame in group]))

@@ -21,7 +21,11 @@ from ugatit_training.cam import attention_map
 from ugatit_training.generator import check_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ugatit_training.generator import Generator, StyleParameters
+
+    Restyle = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class DeployGenerator(nn.Module):
@@ -42,11 +46,13 @@ class DeployGenerator(nn.Module):
         self.up_norms, self.out = generator.up_norms, generator.out
         self.eval().requires_grad_(False)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, restyle: Restyle | None = None) -> tuple[Tensor, Tensor]:
         """Translate pictures.
 
         Args:
             x: N×3×H×W in [-1, 1], in the convolutions' type; H and W as for `Generator`.
+            restyle: given γ and β, N×4ch each in x's type, returns those that the decoder is to use. Never
+                called where they are learned (`style` is None).
 
         Returns:
             N×3×H×W in [-1, 1], in x's type, and the attention map, float32, N×H/4×W/4.
@@ -63,6 +69,8 @@ class DeployGenerator(nn.Module):
             x = F.relu(self.join(x))
         attention = attention_map(x)
         gamma, beta = (None, None) if self.style is None else self.style(x)
+        if restyle is not None and gamma is not None and beta is not None:
+            gamma, beta = restyle(gamma, beta)
         for block in self.decoder:
             x = block(x, gamma, beta)
         for conv, norm in zip(self.up, self.up_norms, strict=True):

@@ -45,7 +45,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     match = re.fullmatch(r"(?:cuda(?::(\d+))?|(\d+))", name)
     if match is None:
-        raise UsageError(f"--device {name}: no such device", "use auto, cpu, cuda or cuda:1")
+        raise UsageError(f"--device {name}: no such device", "use auto, cpu, cuda, cuda:1, or 0,1 for two")
     index = int(match[1] or match[2] or 0)
     if not torch.cuda.is_available():
         raise DeviceError(
@@ -57,6 +57,33 @@ def choose_device(name: str) -> torch.device:
             f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0", "use cuda:0"
         )
     return torch.device("cuda", index)
+
+
+def split_devices(value: str) -> list[str]:
+    """The names in a `--device` value: one, or those of several GPUs with commas between.
+
+    Args:
+        value: `auto`, `cpu`, `cuda`, `cuda:N` or `N`; or several of the last three, such as `0,1`.
+
+    Raises:
+        UsageError: of several one is no GPU, or one is there twice.
+        DeviceError: one of several is not there.
+    """
+    names = [name.strip() for name in value.split(",")]
+    if len(names) == 1:
+        return [value]
+    seen: dict[torch.device, str] = {}
+    for name in names:
+        if name in ("auto", "cpu", ""):
+            raise UsageError(
+                f"--device {value}: several devices are numbers of GPUs",
+                "use such as 0,1, or one device alone",
+            )
+        device = choose_device(name)
+        if device in seen:
+            raise UsageError(f"--device {value}: {seen[device]} and {name} are one GPU", "name each once")
+        seen[device] = name
+    return names
 
 
 def choose_precision(name: Precision | Literal["auto"], device: torch.device) -> Precision:

@@ -44,6 +44,7 @@ class TensorRTTranslator:
         self.precision = self.record.precision
         self.batch_size = batch_size or self.record.profile.batch.best
         self.size_rule = self.record.profile.size_rule
+        self.ahead = _SLOTS
         streams = Streams(self.device)
         self._free = deque(Slot(streams) for _ in range(_SLOTS))
         self._full: set[tuple[int, int]] = set()

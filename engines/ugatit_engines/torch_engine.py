@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ugatit_batch.errors import BundleError, MemoryLacksError
+from ugatit_batch.errors import BundleError, MemoryLacksError, UgatitBatchError, UsageError
 from ugatit_batch.frames import SizeRule, Translated
 from ugatit_engines.deploy_form import DeployGenerator
 from ugatit_engines.devices import DTYPES, bytes_per_pixel, free_memory
 from ugatit_engines.fused_norms import fuse_norms
+from ugatit_engines.smoothing import StyleAverage
 from ugatit_engines.winograd import use_winograd
 from ugatit_training.generator import Generator
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ugatit_batch.bundle import Bundle, Direction
-    from ugatit_batch.frames import Batch, Pixels
+    from ugatit_batch.frames import Batch
     from ugatit_engines.devices import Precision
+    from ugatit_engines.smoothing import AveragedPart
 
 _SHARE = 0.8  # of the free memory; the rest is for everything else
 _INDEXED = 2**31 - 1
@@ -58,14 +60,14 @@ def load_generator(bundle: Bundle, direction: Direction) -> Generator:
 class _InFlight:
     """A batch whose results are on their way to the host."""
 
-    pixels: Tensor
-    attention: Tensor
+    tensors: tuple[Tensor, ...]
+    """Pixels, attention, and the averaged style where it was asked for."""
     ready: torch.cuda.Event | None
 
     def wait(self) -> Translated:
         if self.ready is not None:
             self.ready.synchronize()
-        return Translated(self.pixels.numpy(), self.attention.numpy())
+        return Translated(*(tensor.numpy() for tensor in self.tensors))
 
 
 class TorchTranslator:
@@ -103,6 +105,7 @@ class TorchTranslator:
             fuse_norms(generator)
             if precision == "fp32":
                 use_winograd(generator)
+        self._model = bundle.name
         try:
             self._generator = generator.to(device).to(memory_format=torch.channels_last)
         except torch.OutOfMemoryError as error:
@@ -121,7 +124,7 @@ class TorchTranslator:
             max_pixels=self._most_pixels if device.type == "cpu" else self._most_indexed,
         )
         # Batches taken before the first is given back, so that copies overlap the work.
-        self._ahead = 1 if device.type == "cuda" else 0
+        self.ahead = 1 if device.type == "cuda" else 0
         if device.type == "cuda":
             self._to_device, self._to_host = _stream(device), _stream(device)
 
@@ -132,36 +135,55 @@ class TorchTranslator:
         choice = " (--precision fp32 is slower and closer)" if rounded else ""
         return f"{name}, {self.precision}{choice}, PyTorch {torch.__version__}"
 
+    def check_smooth(self) -> None:
+        """Do nothing where pictures have a style of their own, which can be averaged along a film.
+
+        Raises:
+            UsageError: the model has one style for all pictures.
+        """
+        if self._generator.style is None:
+            raise UsageError(f"--smooth: model {self._model} has no adaptive style", "leave --smooth out")
+
     def translate(self, batches: Iterator[Batch]) -> Iterator[Translated]:
         """See `Translator`. On a GPU the copies of one batch overlap the work on the next.
 
+        Where batches ask for averaging, the style is averaged along all pictures of one call.
+
         Raises:
             MemoryLacksError: not even one picture of this size fits.
+            UsageError: averaging is asked of a model without adaptive style.
         """
         in_flight: deque[_InFlight] = deque()
+        average = StyleAverage()
         for batch in batches:
             try:
-                in_flight.append(self._submit(batch.pixels))
-            except MemoryLacksError:
+                in_flight.append(self._submit(batch, average))
+            except UgatitBatchError:
                 while in_flight:
                     yield in_flight.popleft().wait()
                 raise
-            if len(in_flight) > self._ahead:
+            if len(in_flight) > self.ahead:
                 yield in_flight.popleft().wait()
         while in_flight:
             yield in_flight.popleft().wait()
 
     @torch.inference_mode()
-    def _submit(self, pixels: Pixels) -> _InFlight:
+    def _submit(self, batch: Batch, average: StyleAverage) -> _InFlight:
+        pixels, averaging = batch.pixels, batch.averaging
         count, height, width = pixels.shape[:3]
-        parts: list[tuple[Tensor, Tensor]] = []
+        if averaging is not None:
+            self.check_smooth()
+            average.begin(averaging, count)
+        parts: list[tuple[Tensor, ...]] = []
         start = 0
         while start < count:
             at_once = max(1, min(self._most_pixels, self._most_indexed) // (height * width))
+            end = min(start + at_once, count)
+            part = None if averaging is None else average.part(averaging, start, end)
             try:
-                parts.append(self._forward(torch.from_numpy(pixels[start : start + at_once])))
+                parts.append(self._forward(torch.from_numpy(pixels[start:end]), part))
             except torch.OutOfMemoryError as error:
-                taken = min(at_once, count - start)
+                taken = end - start
                 if taken == 1:
                     raise MemoryLacksError(
                         f"{width}×{height}: too large for the memory of {self.device}",
@@ -170,11 +192,13 @@ class TorchTranslator:
                 self._most_pixels = max(1, taken // 2) * height * width
                 torch.cuda.empty_cache()
                 continue
-            start += at_once
+            if part is not None:
+                average.advance(part)
+            start = end
         return self._collect(parts)
 
-    def _forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 N×H×W×3 on the host to uint8 N×H×W×3 and float32 N×h×w on the device."""
+    def _forward(self, pixels: Tensor, part: AveragedPart | None) -> tuple[Tensor, ...]:
+        """uint8 N×H×W×3 on the host to uint8 N×H×W×3, float32 N×h×w and perhaps N×K on the device."""
         if self.device.type == "cuda":
             # TensorFloat-32 keeps ten bits of a product: not what fp32 was asked for. Another engine of this
             # process may have set it otherwise.
@@ -187,28 +211,28 @@ class TorchTranslator:
             pixels = moved
         # N×H×W×3 seen as N×3×H×W is channels_last already.
         x = pixels.permute(0, 3, 1, 2).to(self._dtype).div_(127.5).sub_(1.0)
-        output, attention = self._generator(x)
+        output, attention = self._generator(x, part)
         image = output.float().add_(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-        return image.permute(0, 2, 3, 1).contiguous(), attention
+        image = image.permute(0, 2, 3, 1).contiguous()
+        return (image, attention) if part is None else (image, attention, part.style)
 
-    def _collect(self, parts: list[tuple[Tensor, Tensor]]) -> _InFlight:
-        if len(parts) == 1:
-            images, attention = parts[0]
-        else:
-            images, attention = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    def _collect(self, parts: list[tuple[Tensor, ...]]) -> _InFlight:
+        joined = parts[0]
+        if len(parts) > 1:
+            joined = tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
         if self.device.type == "cpu":
-            return _InFlight(images, attention, None)
+            return _InFlight(joined, None)
         with torch.cuda.stream(self._to_host):
             self._to_host.wait_stream(torch.cuda.current_stream(self.device))
-            host = [
+            host = tuple(
                 torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t, non_blocking=True)
-                for t in (images, attention)
-            ]
-            images.record_stream(self._to_host)
-            attention.record_stream(self._to_host)
+                for t in joined
+            )
+            for tensor in joined:
+                tensor.record_stream(self._to_host)
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record(self._to_host)
-        return _InFlight(host[0], host[1], ready)
+        return _InFlight(host, ready)
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:

@@ -17,8 +17,8 @@ from ugatit_batch.bundle import GeneratorConfig, load_bundle
 from ugatit_batch.errors import PictureError
 from ugatit_batch.frames import Batch
 from ugatit_batch.images.write import Encoding
-from ugatit_batch.jobs import Settings, choose_sizing
 from ugatit_batch.pipeline import Pipeline
+from ugatit_batch.settings import Settings, choose_sizing
 from ugatit_engines import measure
 from ugatit_engines.measure import (
     WORKERS,

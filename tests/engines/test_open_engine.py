@@ -21,11 +21,12 @@ from ugatit_engines import devices, tensorrt_engine, tensorrt_runtime
 from ugatit_engines import machine as machines
 from ugatit_engines import open_engine as opening
 from ugatit_engines.open_engine import open_engine
+from ugatit_engines.several import SeveralTranslator
 from ugatit_engines.tensorrt_engine import TensorRTTranslator
 from ugatit_engines.torch_engine import TorchTranslator
 
 from ..fakes import make_model
-from .engine_support import ADA, BOTH, HOPPER, LINUX, RANGE, place
+from .engine_support import ADA, BOTH, HOPPER, LINUX, RANGE, TURING_CARD, place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -253,3 +254,89 @@ def test_the_second_gpu_is_asked_for_by_its_number(
     assert isinstance(opened, TensorRTTranslator)
     assert opened.device == torch.device("cuda", 1)
     assert opened.describe().startswith("second, ")
+
+
+def test_smooth_passes_over_engines(tmp_path: Path, bundle: Bundle, on: Callable[[Machine], None]) -> None:
+    on(LINUX)
+    assert isinstance(refused(bundle, tmp_path, smooth=True), UsageError)
+    said: list[str] = []
+    open_engine(bundle, "a2b", engines=tmp_path, smooth=True, say=said.append)
+    assert not said
+    place(tmp_path, bundle)
+    error = refused(bundle, tmp_path, smooth=True)
+    assert isinstance(error, UsageError)
+    assert error.message == "--smooth: TensorRT engines do not average the style"
+    assert error.hint == "use --backend torch"
+    opened = open_engine(bundle, "a2b", engines=tmp_path, smooth=True, say=said.append)
+    assert isinstance(opened, TorchTranslator)
+    assert said == ["PyTorch instead of TensorRT: --smooth: TensorRT engines do not average the style"]
+
+
+@pytest.fixture
+def on_two(on: Callable[[Machine], None], monkeypatch: pytest.MonkeyPatch) -> Callable[[Gpu], None]:
+    """Pretend to have an Ada card, and another behind it."""
+
+    def pretend(second: Gpu) -> None:
+        on(dataclasses.replace(LINUX, gpus=(ADA, dataclasses.replace(second, index=1, name="second"))))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(opening, "choose_device", devices.choose_device)
+        monkeypatch.setattr(machines, "choose_device", devices.choose_device)
+
+        def on_cpu(
+            bundle: Bundle, direction: Any, device: torch.device, precision: Any, batch: int | None
+        ) -> TorchTranslator:
+            opened = TorchTranslator(bundle, direction, torch.device("cpu"), precision, batch)
+            monkeypatch.setattr(opened, "describe", lambda: f"{device}, {precision}")
+            return opened
+
+        monkeypatch.setattr(opening, "TorchTranslator", on_cpu)
+
+    return pretend
+
+
+def test_several_gpus_are_one_engine(tmp_path: Path, bundle: Bundle, on_two: Callable[[Gpu], None]) -> None:
+    on_two(ADA)
+    in_pytorch = open_engine(bundle, "a2b", "0,1", "fp32", 3, engines=tmp_path)
+    assert isinstance(in_pytorch, SeveralTranslator)
+    assert in_pytorch.describe() == "cuda:0, fp32 + cuda:1, fp32"
+    assert in_pytorch.batch_size == 3
+    place(tmp_path, bundle)
+    said: list[str] = []
+    opened = open_engine(bundle, "a2b", "cuda:1,cuda:0", engines=tmp_path, say=said.append)
+    assert isinstance(opened, SeveralTranslator)
+    assert opened.describe() == (
+        "second, fp16, TensorRT for RTX 1.7.1 + GeForce RTX 4090, fp16, TensorRT for RTX 1.7.1"
+    )
+    assert (opened.batch_size, opened.size_rule.fixed, opened.precision) == (8, (32, 32), "fp16")
+    assert not said
+    with pytest.raises(UsageError, match="--smooth needs one device"):
+        open_engine(bundle, "a2b", "0,1", engines=tmp_path, smooth=True)
+
+
+def test_several_gpus_run_one_kind_of_engine(
+    tmp_path: Path, bundle: Bundle, on_two: Callable[[Gpu], None]
+) -> None:
+    on_two(TURING_CARD)
+    place(tmp_path, bundle)
+    said: list[str] = []
+    opened = open_engine(bundle, "a2b", "0,1", engines=tmp_path, say=said.append)
+    assert opened.describe() == "cuda:0, fp16 + cuda:1, fp16"
+    assert "second has 7.5" in said[0]
+    assert said[1] == "PyTorch instead of TensorRT: no engine fits all of the devices"
+    assert isinstance(refused(bundle, tmp_path, "0,1"), EngineUnfitError)
+
+
+def test_several_gpus_run_one_precision(
+    tmp_path: Path, bundle: Bundle, on_two: Callable[[Gpu], None]
+) -> None:
+    on_two(TURING_CARD)
+    place(tmp_path, bundle)
+    place(tmp_path, bundle, precision="fp32", capabilities=("7.5",))
+    said: list[str] = []
+    opened = open_engine(bundle, "a2b", "0,1", engines=tmp_path, say=said.append)
+    assert opened.describe() == "cuda:0, fp16 + cuda:1, fp16"
+    error = refused(bundle, tmp_path, "0,1")
+    assert error.message == "--device 0,1: no engine fits all of them in one precision"
+    with_one = open_engine(bundle, "a2b", "0", engines=tmp_path)
+    assert isinstance(with_one, TensorRTTranslator)

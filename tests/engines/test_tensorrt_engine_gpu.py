@@ -17,8 +17,9 @@ from ugatit_batch.bundle import GeneratorConfig, WorkingSize
 from ugatit_batch.errors import EngineUnfitError
 from ugatit_batch.frames import Batch
 from ugatit_batch.images.write import Encoding
-from ugatit_batch.jobs import Settings, choose_sizing, run
+from ugatit_batch.jobs import run
 from ugatit_batch.planning import Naming, plan
+from ugatit_batch.settings import Settings, choose_sizing
 from ugatit_engines import open_engine as opening
 from ugatit_engines.build_engine import build_engine, choose_targets
 from ugatit_engines.engine_files import FoundEngine, write_engine

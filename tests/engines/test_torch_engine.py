@@ -19,7 +19,7 @@ from ugatit_batch.errors import (
 )
 from ugatit_batch.frames import Batch
 from ugatit_engines import devices, torch_engine
-from ugatit_engines.devices import bytes_per_pixel, choose_device, choose_precision
+from ugatit_engines.devices import bytes_per_pixel, choose_device, choose_precision, split_devices
 from ugatit_engines.open_engine import open_engine
 from ugatit_engines.torch_engine import TorchTranslator, load_generator
 
@@ -168,7 +168,7 @@ class ShortOfMemory:
         self.room = room
         self.tried: list[int] = []
 
-    def __call__(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, pixels: Tensor, part: None) -> tuple[Tensor, Tensor]:
         count, height, width = pixels.shape[:3]
         self.tried.append(count)
         if count * height * width > self.room:
@@ -221,7 +221,7 @@ def test_a_batch_that_fails_comes_after_those_before_it(
     short: tuple[TorchTranslator, ShortOfMemory], ahead: int
 ) -> None:
     translator, _ = short
-    translator._ahead = ahead
+    translator.ahead = ahead
     given: list[Translated] = []
     batches = iter([Batch(pictures(1)), Batch(pictures(2)), Batch(pictures(1, 64, 64)), Batch(pictures(3))])
 
@@ -298,6 +298,43 @@ def test_devices_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cuda:1") == choose_device("1") == torch.device("cuda:1")
     with pytest.raises(DeviceError, match="there are 2 GPUs"):
         choose_device("cuda:2")
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.parametrize("value", ["0,1", "cuda:0,cuda:1", "cuda, 1"])
+def test_several_devices_are_named_with_commas(two_gpus: None, value: str) -> None:
+    indices = [choose_device(name).index for name in split_devices(value)]
+    assert indices == [0, 1]
+
+
+@pytest.mark.parametrize("value", ["auto", "cpu", "cuda:1", "nonsense"])
+def test_one_device_stays_as_it_is(value: str) -> None:
+    assert split_devices(value) == [value]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "says"),
+    [
+        ("0,0", UsageError, "--device 0,0: 0 and 0 are one GPU"),
+        ("cuda,0", UsageError, "cuda and 0 are one GPU"),
+        ("cpu,cpu", UsageError, "--device cpu,cpu: several devices are numbers of GPUs"),
+        ("0,cpu", UsageError, "numbers of GPUs"),
+        ("auto,1", UsageError, "numbers of GPUs"),
+        ("0,", UsageError, "numbers of GPUs"),
+        ("0,tpu", UsageError, "--device tpu: no such device"),
+        ("0,2", DeviceError, "there are 2 GPUs"),
+    ],
+)
+def test_devices_that_do_not_go_together_are_named(
+    two_gpus: None, value: str, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        split_devices(value)
 
 
 @pytest.mark.parametrize(

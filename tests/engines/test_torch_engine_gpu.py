@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ugatit_batch.bundle import GeneratorConfig
-from ugatit_batch.frames import Batch
+from ugatit_batch.frames import Averaging, Batch
 from ugatit_engines.specimens import write_random_bundle
 from ugatit_engines.torch_engine import TorchTranslator
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ugatit_batch.bundle import Bundle
+    from ugatit_batch.frames import Pixels, Style
     from ugatit_engines.devices import Precision
 
 pytestmark = pytest.mark.gpu
@@ -65,3 +66,33 @@ def test_a_batch_that_does_not_fit_is_halved(bundle: Bundle, monkeypatch: pytest
     (found, *_) = fresh.translate(iter(frames(8)[:1]))
     assert max(seen) == 8
     assert np.abs(found.pixels.astype(int) - expected.pixels.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_style_is_averaged_however_the_film_is_cut_into_batches(
+    bundle: Bundle, precision: Precision
+) -> None:
+    film = np.concatenate([batch.pixels for batch in frames(5)])
+    cuts = np.isin(np.arange(15), (0, 6))
+
+    def averaged(translator: TorchTranslator, size: int) -> tuple[Pixels, Style]:
+        parts = [slice(start, start + size) for start in range(0, 15, size)]
+        batches = (Batch(film[part], Averaging(0.8, cuts[part])) for part in parts)
+        found = list(translator.translate(batches))
+        styles = [one.style for one in found if one.style is not None]
+        return np.concatenate([one.pixels for one in found]), np.concatenate(styles)
+
+    on_gpu = TorchTranslator(bundle, "a2b", CUDA, precision)
+    pixels, style = averaged(on_gpu, 1)
+    for size in (3, 4, 15):
+        other_pixels, other_style = averaged(on_gpu, size)
+        assert np.allclose(other_style, style, rtol=1e-2, atol=1e-3 * np.abs(style).max())
+        assert np.percentile(np.abs(other_pixels.astype(int) - pixels), 99.9) <= 4
+    _, on_cpu = averaged(TorchTranslator(bundle, "a2b", torch.device("cpu")), 5)
+    assert np.abs(style - on_cpu).max() <= 0.02 * np.abs(on_cpu).max()
+    free = np.concatenate([one.pixels for one in on_gpu.translate(iter(frames(5)))])
+    assert not np.array_equal(free, pixels)
+    for keep, where in ((0.0, cuts), (0.8, np.ones(15, bool))):
+        (same,) = on_gpu.translate(iter([Batch(film, Averaging(keep, where))]))
+        (plain,) = on_gpu.translate(iter([Batch(film)]))
+        assert np.array_equal(same.pixels, plain.pixels)
