@@ -43,6 +43,7 @@ NEEDED = {
     "filelock": "filelock",
     "tomli_w": "tomli_w",
     "numpy": "numpy",
+    "av": "av",
     "PIL": "Pillow",
     "platformdirs": "platformdirs",
     "pytest": "pytest",

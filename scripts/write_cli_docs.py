@@ -22,14 +22,15 @@ programs go to stdout (`--json`), progress and messages to stderr.
 | 0 | all done, or done already |
 | 1 | some inputs failed |
 | 2 | wrong usage |
-| 3 | nothing to do: no picture in the inputs, no engine to remove |
+| 3 | nothing to do: no picture and no film in the inputs, no engine to remove |
 | 4 | something is lacking or broken (a model, a GPU, memory, a library), or the output folder is in use |
 | 5 | the disk is full |
 | 130 | interrupted; the same command goes on |
 
 `translate --json` and `--report FILE` give a line a file: `{"input", "output", "status", "error",
-"seconds", "frames", "attention"}`, where `status` is `done`, `skipped` or `failed`. With `--dry-run`,
-`--json` gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name",
+"seconds", "frames", "attention", "notes", "flicker"}`, where `status` is `done`, `skipped` or `failed`,
+`notes` say what was reduced or left out, and `flicker` is `null` or, for a film, `{"source", "result"}`. With
+`--dry-run`, `--json` gives `input`, `output` and the status `planned`. `models list --json` gives `[{"name",
 "directions", "size", "light", "bundled", "path", "engines"}]`, an engine being `{"path", "flavor",
 "precision", "size", "direction"}`; a damaged model has `name`, `path` and `error`, a damaged engine `path`
 and `error`. `models info --json` gives one object: `name`, `path`, `bundled`, `manifest`, `parameters`,

@@ -112,7 +112,7 @@ def test_missing_packages_are_told_first() -> None:
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     assert told.returncode == 1
     assert told.stderr == (
-        "this Python lacks torch, psutil, safetensors, filelock, tomli_w, numpy, Pillow, platformdirs, "
+        "this Python lacks torch, psutil, safetensors, filelock, tomli_w, numpy, av, Pillow, platformdirs, "
         "pytest; carry their wheels in a folder: make gpu WHEELS=folder …\n"
     )
 

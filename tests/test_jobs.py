@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ugatit_batch import jobs
 from ugatit_batch.bundle import Bundle, GeneratorConfig, WorkingSize
 from ugatit_batch.errors import OutputBusyError, SizeError
+from ugatit_batch.images import work
 from ugatit_batch.images.geometry import Sizing
 from ugatit_batch.images.write import Encoding, write_picture
-from ugatit_batch.jobs import Result, Settings, choose_sizing, run
+from ugatit_batch.jobs import Result, run
 from ugatit_batch.journal import NAME, Journal
 from ugatit_batch.planning import DEFAULT_NAME, Naming, plan
+from ugatit_batch.settings import Settings, choose_sizing
 
 from .fakes import InvertingTranslator, colours, paint, pixels_of, tree
 
@@ -75,7 +76,7 @@ def out(tmp_path: Path) -> Path:
 def test_each_picture_is_translated_once(photos: Path, out: Path) -> None:
     results = translate(photos, out)
     assert statuses(results) == {"a.png": "done", "b.png": "done", "c.png": "done"}
-    assert all(result.frames == 1 and result.seconds > 0 for result in results.values())
+    assert all(result.written.frames == 1 and result.seconds > 0 for result in results.values())
     for name in ("a.png", "b.png", "sub/c.png"):
         assert (pixels_of(out / name) == 255 - pixels_of(photos / name)).all()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*.png")}
@@ -210,7 +211,7 @@ def test_a_picture_that_cannot_be_encoded_fails_alone(
             raise MemoryError("no room for the result")
         return write_picture(picture, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(jobs, "write_picture", fail)
+    monkeypatch.setattr(work, "write_picture", fail)
     results = translate(photos, out)
     assert statuses(results) == {"a.png": "done", "b.png": "failed", "c.png": "done"}
     assert "no room for the result" in str(results["b.png"].error)
@@ -277,7 +278,7 @@ def test_sidecars_are_there_before_their_result(
     monkeypatch.setattr(Path, "replace", noting)
     results = translate(photos / "a.png", out / "a.png", attention=("heatmap", "npy"))
     assert replaced == ["a.heatmap.png", "a.attention.npy", "a.png"]
-    assert results["a.png"].attention == (out / "a.heatmap.png", out / "a.attention.npy")
+    assert results["a.png"].written.attention == (out / "a.heatmap.png", out / "a.attention.npy")
     values = np.load(out / "a.attention.npy")
     assert values.dtype == np.float32
     assert (values == pixels_of(photos / "a.png")[::4, ::4].mean(-1).astype(np.float32)).all()
@@ -291,14 +292,24 @@ def test_what_was_reduced_is_said(tmp_path: Path, out: Path) -> None:
     image.putalpha(Image.new("L", image.size, 100))
     image.save(tmp_path / "p" / "clear.png")
     results = translate(tmp_path / "p", out, encoding=Encoding(format="jpg"))
-    assert "16 bits" in " ".join(results["deep.png"].notes)
-    assert "alpha" in " ".join(results["clear.png"].notes)
+    assert "16 bits" in " ".join(results["deep.png"].written.notes)
+    assert "alpha" in " ".join(results["clear.png"].written.notes)
 
 
 def test_the_form_for_programs_is_stable(photos: Path, out: Path) -> None:
     result = translate(photos / "a.png", out / "a.png", attention=("mask",))["a.png"]
     shown = result.to_json()
-    assert list(shown) == ["input", "output", "status", "error", "seconds", "frames", "attention"]
+    assert list(shown) == [
+        "input",
+        "output",
+        "status",
+        "error",
+        "seconds",
+        "frames",
+        "attention",
+        "notes",
+        "flicker",
+    ]
     assert shown | {"seconds": 0} == {
         "input": str(photos / "a.png"),
         "output": str(out / "a.png"),
@@ -307,6 +318,8 @@ def test_the_form_for_programs_is_stable(photos: Path, out: Path) -> None:
         "seconds": 0,
         "frames": 1,
         "attention": [str(out / "a.mask.png")],
+        "notes": [],
+        "flicker": None,
     }
 
 

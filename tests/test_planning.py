@@ -231,7 +231,7 @@ def test_a_single_file_goes_beside_itself_or_where_it_is_told(tmp_path: Path) ->
 
 def test_a_single_output_of_an_unknown_format_is_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.jpg")
-    with pytest.raises(UsageError, match=r"\.xcf is not a format that is written"):
+    with pytest.raises(UsageError, match=r"\.xcf is not a format that a picture is written in"):
         plan([tmp_path / "a.jpg"], naming(tmp_path / "a.xcf"))
 
 

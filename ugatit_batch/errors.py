@@ -4,7 +4,7 @@ UgatitBatchError            1
 ├── UsageError              2   what was asked for cannot be done as asked
 │   ├── SizeError           2   the network cannot take that picture size
 │   └── ConfigError         2   a training config or recipe is wrong
-├── NothingToDoError        3   no picture in the inputs
+├── NothingToDoError        3   no picture and no film in the inputs
 ├── EnvironmentLacksError   4   something has to be installed, freed or built first
 │   ├── ModelNotFoundError  4   no model of that name
 │   ├── BundleError         4   a model on disk is damaged, or is not a model
@@ -18,6 +18,7 @@ UgatitBatchError            1
 │       └── EngineDamagedError  4   its files are not what was built
 ├── DiskFullError           5   no room left where the output goes
 ├── PictureError            1   one input could not be read; the others go on
+├── FilmError               1   one film could not be read; the others go on
 ├── OutputError             1   one output could not be written; the others go on
 ├── DatasetError            1   the training pictures cannot be used
 ├── EngineBuildError        1   TensorRT could not build an engine
@@ -67,7 +68,7 @@ class ConfigError(UsageError):
 
 
 class NothingToDoError(UgatitBatchError):
-    """There is no picture in the inputs."""
+    """There is no picture and no film in the inputs."""
 
     exit_code = 3
 
@@ -139,6 +140,10 @@ class DiskFullError(UgatitBatchError):
 
 class PictureError(UgatitBatchError):
     """One input could not be read; the others go on."""
+
+
+class FilmError(UgatitBatchError):
+    """One film could not be read; the others go on."""
 
 
 class OutputError(UgatitBatchError):

@@ -7,79 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ugatit_batch.atomic import partial_path
-from ugatit_batch.errors import DiskFullError, OutputError, PictureError, SizeError, UgatitBatchError
-from ugatit_batch.frames import SizeRule
-from ugatit_batch.images.geometry import Sizing
-from ugatit_batch.images.read import open_picture
-from ugatit_batch.images.sidecars import KINDS, Kind, sidecar_path, write_sidecars
-from ugatit_batch.images.write import ENCODE_ERRORS, Encoding, write_picture
+from ugatit_batch.errors import DiskFullError, FilmError, OutputError, PictureError, UgatitBatchError
+from ugatit_batch.images.sidecars import KINDS, picture_sidecar_path
+from ugatit_batch.images.work import PictureWork
 from ugatit_batch.journal import Journal, Key, State
 from ugatit_batch.pipeline import Pipeline, Settled
+from ugatit_batch.planning import is_film
+from ugatit_batch.video.film import FilmWork
+from ugatit_batch.video.segments import SegmentFolder
+from ugatit_batch.written import NOTHING, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
-    from ugatit_batch.bundle import Bundle
-    from ugatit_batch.frames import Attention, Pixels, Translator
-    from ugatit_batch.images.geometry import Fit, OutputSize
-    from ugatit_batch.images.picture import Picture
+    from ugatit_batch.frames import Translator
+    from ugatit_batch.pipeline import Work
     from ugatit_batch.planning import Job, Plan
+    from ugatit_batch.settings import Settings
 
 Status = Literal["done", "skipped", "failed"]
 IfExists = Literal["skip", "overwrite", "rename", "error"]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Everything beside the input and the model that decides an output."""
-
-    sizing: Sizing
-    encoding: Encoding
-    attention: tuple[Kind, ...] = ()
-    precision: str = "fp32"
-
-    def digest(self) -> str:
-        """The same for the same settings."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-def choose_sizing(
-    bundle: Bundle, size: str | int = "model", fit: Fit = "pad", output: OutputSize = "source"
-) -> Sizing:
-    """The working size of a run.
-
-    Args:
-        bundle: the model.
-        size: `model`, `native`, or the side of the square or the longest side in pixels.
-        fit: how a picture comes into a square.
-        output: size of the results.
-
-    Raises:
-        SizeError: the model does not take that size; the message says which sizes it takes.
-    """
-    working, generator = bundle.working_size, bundle.generator
-    square = working.mode == "square"
-    if not generator.light and size not in ("model", generator.image_size):
-        side = generator.image_size
-        raise SizeError(
-            f"--size {size}: {bundle.name} is a full model and takes {side}×{side} pixels only",
-            f"leave --size out, or use --size {side}; a light model takes other sizes",
-        )
-    if size == "native":
-        return Sizing(square=False, side=None, fit=fit, output=output)
-    side = working.side if size == "model" else int(size)
-    if square:
-        SizeRule().check(side, side)
-    return Sizing(square=square, side=side, fit=fit, output=output)
+WatchFrames = Callable[[Path, int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -92,12 +48,8 @@ class Result:
     error: UgatitBatchError | None = None
     seconds: float = 0.0
     """From the start of reading to the end of writing, waiting included."""
-    frames: int = 0
-    """1 for a still."""
-    attention: tuple[Path, ...] = ()
-    """Sidecars that were written."""
-    notes: tuple[str, ...] = ()
-    """What was reduced, a clause each."""
+    written: Written = NOTHING
+    """What came of one that is done."""
     foreign: bool = False
     """Skipped because the output exists, though not from these settings or this version of the input."""
 
@@ -109,8 +61,10 @@ class Result:
             "status": self.status,
             "error": None if self.error is None else str(self.error),
             "seconds": round(self.seconds, 4),
-            "frames": self.frames,
-            "attention": [str(path) for path in self.attention],
+            "frames": self.written.frames,
+            "attention": [str(path) for path in self.written.attention],
+            "notes": list(self.written.notes),
+            "flicker": self.written.flicker,
         }
 
 
@@ -124,13 +78,6 @@ class _Begun:
     started: float = field(default_factory=time.perf_counter)
 
 
-@dataclass(frozen=True)
-class _Written:
-    frames: int
-    attention: tuple[Path, ...]
-    notes: tuple[str, ...]
-
-
 class _Run:
     """One run over a plan, holding the output folders' journals while it is open."""
 
@@ -141,13 +88,12 @@ class _Run:
         bundle: str,
         settings: Settings,
         if_exists: IfExists = "skip",
-        readers: int = 2,
-        writers: int = 2,
+        watch: WatchFrames = lambda _source, _done, _of: None,
     ) -> None:
         self._plan, self._translator = plan, translator
-        self._bundle, self._settings, self._options = bundle, settings, settings.digest()
-        self._if_exists = if_exists
-        self._readers, self._writers = readers, writers
+        self._bundle, self._settings = bundle, settings
+        self._digests = {is_film: settings.digest(is_film=is_film) for is_film in (False, True)}
+        self._if_exists, self._watch = if_exists, watch
         self._journals: dict[Path, Journal] = {}
         self._promised: set[Path] = {job.target for job in plan.jobs}
         with contextlib.ExitStack() as stack:
@@ -167,16 +113,16 @@ class _Run:
         """See `run`."""
         for folder, error in self._plan.problems:
             yield Result(folder, folder, "failed", error)
-        pipeline = Pipeline[_Begun, "Picture", _Written | Result](
-            self._open, self._translator, self._write, self._readers, self._writers
-        )
+        pipeline = Pipeline[_Begun, Written | Result](self._open, self._translator)
         with contextlib.closing(pipeline.run(self._begin_all(), should_stop)) as outcomes:
             for begun, outcome in outcomes:
                 yield outcome if isinstance(outcome, Result) else self._finish(begun, outcome)
 
-    def _begin_all(self) -> Iterator[_Begun | Settled[_Begun, _Written | Result]]:
+    def _begin_all(self) -> Iterator[_Begun | Settled[_Begun, Written | Result]]:
         for job in self._plan.jobs:
             begun = self._begin(job)
+            if isinstance(begun, Result) and begun.status == "skipped" and job.is_film:
+                SegmentFolder.discard_finished(begun.target)
             yield Settled(_Begun(job, job.target), begun) if isinstance(begun, Result) else begun
 
     def _begin(self, job: Job) -> _Begun | Result:
@@ -186,10 +132,11 @@ class _Run:
         try:
             status = job.source.stat()
         except OSError as error:
-            problem = PictureError(f"{job.source}: cannot be read: {error.strerror}", "check the file")
+            kind = FilmError if job.is_film else PictureError
+            problem = kind(f"{job.source}: cannot be read: {error.strerror}", "check the file")
             return Result(job.source, job.target, "failed", problem)
         source = str(job.source.resolve())
-        options = self._options_for(job.target, job.root)
+        options = self._options_for(job, job.root)
         key = Key(source, status.st_size, status.st_mtime_ns, self._bundle, options)
         journal = self._journals[job.root]
         known = journal.find(key)
@@ -214,10 +161,10 @@ class _Run:
         if begun.job.root is not None and begun.key is not None:
             self._journals[begun.job.root].record(begun.key, state, str(begun.target), error)
 
-    def _options_for(self, target: Path, root: Path) -> str:
+    def _options_for(self, job: Job, root: Path) -> str:
         """Hash of the settings and of the name that was asked for; the folder may be moved."""
-        name = os.fsencode(os.path.relpath(target, root))
-        return hashlib.sha256(self._options.encode() + name).hexdigest()
+        name = os.fsencode(os.path.relpath(job.target, root))
+        return hashlib.sha256(self._digests[job.is_film].encode() + name).hexdigest()
 
     def _begin_existing(self, job: Job, key: Key | None) -> _Begun | Result:
         match self._if_exists:
@@ -242,22 +189,25 @@ class _Run:
                 return name
             number += 1
 
-    def _open(self, begun: _Begun) -> Picture:
+    def _open(self, begun: _Begun) -> Work[Written | Result]:
         begun.started = time.perf_counter()
-        return open_picture(begun.job.source, self._settings.sizing, self._translator.size_rule)
+        source, settings, rule = begun.job.source, self._settings, self._translator.size_rule
+        if not begun.job.is_film:
+            return PictureWork(
+                source, begun.target, settings.sizing, rule, settings.encoding, settings.attention
+            )
+        return FilmWork(
+            source,
+            begun.target,
+            settings.sizing,
+            rule,
+            settings.film,
+            settings.attention,
+            f"{self._bundle} {self._digests[True]}",
+            lambda done, of: self._watch(source, done, of),
+        )
 
-    def _write(
-        self, begun: _Begun, picture: Picture, pixels: list[Pixels], attention: list[Attention]
-    ) -> _Written:
-        try:
-            # The result comes last: where it is, its sidecars are.
-            paths = write_sidecars(picture, pixels, attention, begun.target, self._settings.attention)
-            notes = write_picture(picture, pixels, begun.target, self._settings.encoding)
-        except ENCODE_ERRORS as error:
-            raise OutputError(f"{begun.target}: cannot be written: {error}", "use --format png") from error
-        return _Written(picture.frame_count, tuple(paths), (*picture.notes, *notes))
-
-    def _finish(self, begun: _Begun, outcome: _Written | UgatitBatchError) -> Result:
+    def _finish(self, begun: _Begun, outcome: Written | UgatitBatchError) -> Result:
         seconds = time.perf_counter() - begun.started
         if isinstance(outcome, DiskFullError):
             raise outcome
@@ -265,22 +215,18 @@ class _Run:
             self._record(begun, "failed", str(outcome))
             return Result(begun.job.source, begun.target, "failed", outcome, seconds)
         self._record(begun, "done")
-        return Result(
-            begun.job.source,
-            begun.target,
-            "done",
-            None,
-            seconds,
-            outcome.frames,
-            outcome.attention,
-            outcome.notes,
-        )
+        return Result(begun.job.source, begun.target, "done", None, seconds, outcome)
 
 
 def _remove_partials(targets: Iterable[Path]) -> None:
-    """Delete what a killed run left half written; nothing else in the folder is looked at."""
+    """Delete what a killed run left of pictures half written; nothing else in the folder is looked at.
+
+    A film may be another run's, which is joining it now: it looks after its own.
+    """
     for target in targets:
-        for path in (target, *(sidecar_path(target, kind) for kind in KINDS)):
+        if is_film(target):
+            continue
+        for path in (target, *(picture_sidecar_path(target, kind) for kind in KINDS)):
             # A name too long to exist, or a folder that is not ours to write: writing will say so.
             with contextlib.suppress(OSError):
                 partial_path(path).unlink(missing_ok=True)
@@ -298,6 +244,7 @@ def run(
     settings: Settings,
     if_exists: IfExists = "skip",
     should_stop: Callable[[], bool] = lambda: False,
+    watch: WatchFrames = lambda _source, _done, _of: None,
 ) -> Generator[Result, None, None]:
     """Do the jobs of a plan; yield a Result each as it is finished.
 
@@ -308,11 +255,13 @@ def run(
         settings: what decides the outputs.
         if_exists: what to do where an output is there already.
         should_stop: asked before each job; True lets what was begun finish, and begins no more.
+        watch: is told from other threads how many of a film's pictures are written, and how many there are
+            likely to be.
 
     Raises:
         OutputBusyError: another run writes to one of the folders.
         OutputError: one of the folders cannot be written.
         DiskFullError: no room is left; what is not finished is not there.
     """
-    with _Run(plan, translator, bundle, settings, if_exists) as running:
+    with _Run(plan, translator, bundle, settings, if_exists, watch) as running:
         yield from running.results(should_stop)

@@ -1,6 +1,7 @@
 """Which outputs a command makes out of which inputs, decided before any work.
 
-Knows nothing of what is in the files.
+Names decide what is a picture and what is a film. Knows nothing of what is in the files, except that programs
+in TypeScript are no films.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from typing import TYPE_CHECKING
 
 from ugatit_batch.errors import NothingToDoError, PictureError, UsageError
 from ugatit_batch.images.read import PICTURE_SUFFIXES
-from ugatit_batch.images.sidecars import Kind, sidecar_path
+from ugatit_batch.images.sidecars import Kind, picture_sidecar_path
 from ugatit_batch.images.write import OUTPUT_SUFFIXES, Encoding, output_suffix
+from ugatit_batch.video.attention import film_sidecar_path
+from ugatit_batch.video.containers import FILM_SUFFIXES, OUTPUT_FILM_SUFFIXES, film_suffix, is_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+
+    from ugatit_batch.video.info import FilmFormat
 
 _PLACEHOLDERS = {"parent", "stem", "ext", "model"}
 DEFAULT_NAME = "{parent}/{stem}{ext}"
@@ -36,6 +41,21 @@ class Job:
     root: Path | None
     """The output folder whose journal knows this job; None where a single file was asked for."""
 
+    @property
+    def is_film(self) -> bool:
+        """Whether it is a film, by its name."""
+        return is_film(self.source)
+
+
+def is_film(path: Path) -> bool:
+    """Whether a file is a film, by its name."""
+    return path.suffix.lower() in FILM_SUFFIXES
+
+
+def sidecar_path(target: Path, kind: Kind) -> Path:
+    """Where the attention of a result goes: beside a picture as a picture, beside a film as a film."""
+    return (film_sidecar_path if is_film(target) else picture_sidecar_path)(target, kind)
+
 
 @dataclass
 class Plan:
@@ -46,7 +66,7 @@ class Plan:
     problems: list[tuple[Path, PictureError]] = field(default_factory=list)
     """Folders that could not be looked into."""
     ignored: int = 0
-    """Files in the folders that are no pictures."""
+    """Files in the folders that are neither pictures nor films."""
 
     def roots(self) -> list[Path]:
         """The output folders, each once."""
@@ -68,6 +88,8 @@ class Naming:
     encoding: Encoding
     template: str = DEFAULT_NAME
     attention: tuple[Kind, ...] = ()
+    container: FilmFormat = "auto"
+    """Of films."""
 
     def __post_init__(self) -> None:
         try:
@@ -88,15 +110,21 @@ class Naming:
                 f"--name {self.template!r}: {error}", f"the default is {DEFAULT_NAME}"
             ) from error
 
+    def suffix(self, source: Path) -> str:
+        """Of the output, with its dot."""
+        if is_film(source):
+            return film_suffix(source, self.container)
+        return output_suffix(source, self.encoding)
+
     def relative(self, source: Path, parent: str) -> str:
         """The output's path below the output folder."""
-        ext = output_suffix(source, self.encoding)
+        ext = self.suffix(source)
         template = self.template if "{ext}" in self.template else self.template + "{ext}"
         return template.format(parent=parent or ".", stem=source.stem, ext=ext, model=self.label)
 
 
 def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan:
-    """Find the pictures and decide where each output goes.
+    """Find the pictures and films, and decide where each output goes.
 
     Args:
         inputs: files and folders; a folder's tree is mirrored below the output folder.
@@ -106,9 +134,9 @@ def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan
     Raises:
         UsageError: an input is missing, a folder would be its own output, an output would replace an input,
             or two files would have one output.
-        NothingToDoError: there is no picture.
+        NothingToDoError: there is no picture and no film.
     """
-    if naming.output is not None and naming.output.suffix.lower() in OUTPUT_SUFFIXES:
+    if naming.output is not None and naming.output.suffix.lower() in OUTPUT_SUFFIXES | OUTPUT_FILM_SUFFIXES:
         one_file = len(inputs) == 1 and not inputs[0].is_dir()
         if not one_file and not naming.output.is_dir():
             raise UsageError(
@@ -130,8 +158,8 @@ def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan
     if not made.jobs and not made.problems:
         where = ", ".join(str(path) for path in inputs)
         raise NothingToDoError(
-            f"{where}: no picture in it",
-            f"pictures are files such as .jpg, .png or .webp; {made.ignored} other files were left alone",
+            f"{where}: no picture and no film in it",
+            f"they are files such as .jpg, .png or .mp4; {made.ignored} other files were left alone",
         )
     _check_clashes(made.jobs, naming.attention)
     return made
@@ -142,18 +170,20 @@ def _plan_file(source: Path, naming: Naming, alone: bool) -> Job:
     if output is None and naming.template != DEFAULT_NAME:
         return Job(source, _inside(source.parent, naming.relative(source, "")), None)
     if output is None:
-        suffix = output_suffix(source, naming.encoding)
-        return Job(source, source.with_name(f"{source.stem}_{naming.label}{suffix}"), None)
+        return Job(source, source.with_name(f"{source.stem}_{naming.label}{naming.suffix(source)}"), None)
     if alone and not output.is_dir() and output.suffix:
-        if output.suffix.lower() not in OUTPUT_SUFFIXES:
+        what, written, format_ = "picture", OUTPUT_SUFFIXES, str(naming.encoding.format)
+        if is_film(source):
+            what, written, format_ = "film", OUTPUT_FILM_SUFFIXES, str(naming.container)
+        if output.suffix.lower() not in written:
             raise UsageError(
-                f"--output {output}: {output.suffix} is not a format that is written",
-                f"use one of {' '.join(sorted(OUTPUT_SUFFIXES))}, or a folder",
+                f"--output {output}: {output.suffix} is not a format that a {what} is written in",
+                f"use one of {' '.join(sorted(written))}, or a folder",
             )
-        if output_suffix(output, naming.encoding) != output.suffix:
+        if naming.suffix(output) != output.suffix:
             raise UsageError(
-                f"--output {output}: its name does not fit --format {naming.encoding.format}",
-                f"leave --format out, or use {output.with_suffix('.' + naming.encoding.format)}",
+                f"--output {output}: its name does not fit --format {format_}",
+                f"leave --format out, or use {output.with_suffix('.' + format_)}",
             )
         return Job(source, output, None)
     return Job(source, _inside(output, naming.relative(source, "")), output)
@@ -174,7 +204,7 @@ def _root(given: Path, naming: Naming) -> Path:
 
 def _plan_folder(made: Plan, given: Path, root: Path, naming: Naming, found: Iterable[Path]) -> None:
     for source in found:
-        if source.suffix.lower() not in PICTURE_SUFFIXES:
+        if source.suffix.lower() not in PICTURE_SUFFIXES | FILM_SUFFIXES or is_program(source):
             made.ignored += 1
             continue
         parent = source.parent.relative_to(given).as_posix()

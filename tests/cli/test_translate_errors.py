@@ -22,8 +22,6 @@ from ..training.published_reference import small_states
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import Tensor
-
     from ..conftest import Outcome
 
     Program = Callable[..., Outcome]
@@ -58,7 +56,7 @@ def test_nothing_to_do_ends_with_3(program: Program, tmp_path: Path) -> None:
     (tmp_path / "p" / "notes.txt").write_text("no picture")
     outcome = program("translate", tmp_path / "p", "-m", "ink")
     assert outcome.code == 3
-    assert "no picture in it" in said(outcome)
+    assert "no picture and no film in it" in said(outcome)
     assert "1 other files were left alone" in said(outcome)
 
 
@@ -168,7 +166,7 @@ def test_a_file_that_is_no_checkpoint_is_named(program: Program, photos: Path, t
         (["-m", "ink", "--name", "../{stem}{ext}"], "outside of the output folder"),
         (["-m", "oneway", "--reverse"], "only translates photo → ink"),
         (["--reverse"], "--model"),
-        (["-m", "ink", "--resume"], "--resume"),
+        (["-m", "ink", "--continue"], "--continue"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -236,13 +234,13 @@ def test_an_interrupted_run_ends_with_130_and_goes_on_later(
     forward = TorchTranslator._forward
     calls = 0
 
-    def interrupt(translator: TorchTranslator, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def interrupt(translator: TorchTranslator, *arguments: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 5:
             os.kill(os.getpid(), number)
             time.sleep(0.2)
-        return forward(translator, pixels)
+        return forward(translator, *arguments)
 
     monkeypatch.setattr(TorchTranslator, "_forward", interrupt)
     # Tests that run in a shell's background have been started with SIGINT ignored.

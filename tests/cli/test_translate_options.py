@@ -11,6 +11,7 @@ from ugatit_batch.cli.translate import command
 from ugatit_engines import devices
 
 from ..fakes import colours, paint, pixels_of, tree
+from .test_translate_films import FILM_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -314,7 +315,8 @@ def test_every_option_is_tried_in_this_file() -> None:
     }
     tried |= {"model", "models_dir", "on_error", "output", "output_size", "precision", "quality", "quiet"}
     tried |= {"recursive", "report", "reverse", "size", "verbose", "format_", "template", "inputs"}
-    assert {parameter.name for parameter in command.params} - {"backend"} == tried
+    elsewhere = {"backend"} | FILM_OPTIONS
+    assert {parameter.name for parameter in command.params} - elsewhere == tried
 
 
 def test_the_summary_says_where_the_results_are(program: Program, photo: Path, tmp_path: Path) -> None:

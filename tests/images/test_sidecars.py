@@ -9,7 +9,7 @@ from PIL import Image
 
 from ugatit_batch.errors import OutputError
 from ugatit_batch.images.geometry import Sizing
-from ugatit_batch.images.sidecars import KINDS, colour_map, scaled, sidecar_path, write_sidecars
+from ugatit_batch.images.sidecars import KINDS, colour_map, picture_sidecar_path, scaled, write_sidecars
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,19 +31,19 @@ def attention() -> Attention:
 
 def test_names() -> None:
     target = Path("out/a.b.jpg")
-    assert [sidecar_path(target, kind).name for kind in KINDS] == [
+    assert [picture_sidecar_path(target, kind).name for kind in KINDS] == [
         "a.b.heatmap.png",
         "a.b.overlay.png",
         "a.b.mask.png",
         "a.b.attention.npy",
     ]
-    assert sidecar_path(Path("a.jpg"), "mask") == sidecar_path(Path("a.png"), "mask")
+    assert picture_sidecar_path(Path("a.jpg"), "mask") == picture_sidecar_path(Path("a.png"), "mask")
 
 
 def test_all_kinds(tmp_path: Path, still: Picture, attention: Attention, photo: Pixels) -> None:
     translated = list(still.frames())
     paths = write_sidecars(still, translated, [attention], tmp_path / "r.jpg", KINDS)
-    assert paths == [sidecar_path(tmp_path / "r.jpg", kind) for kind in KINDS]
+    assert paths == [picture_sidecar_path(tmp_path / "r.jpg", kind) for kind in KINDS]
     heat, over, mask = (np.asarray(Image.open(path)) for path in paths[:3])
     assert mask.shape == (40, 56)
     assert (mask.min(), mask.max()) == (0, 255)

@@ -94,9 +94,13 @@ def engine_options(command: CommandT) -> CommandT:
         show_default=True,
         help="Of the network; auto is fp16 on a GPU, and on a CPU bf16 where it has AMX, else fp32.",
     )(command)
-    return click.option("-d", "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")(
-        command
-    )
+    return click.option(
+        "-d",
+        "--device",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, cuda, cuda:1; 0,1 for two GPUs.",
+    )(command)
 
 
 def backend_option(command: CommandT) -> CommandT:
@@ -164,6 +168,7 @@ def open_translator(
     batch_size: int | None,
     models_dir: Path | None,
     quiet: bool = False,
+    smooth: bool = False,
 ) -> Engine:
     """The engine that the options ask for; why one that was built is passed over goes to stderr.
 
@@ -183,7 +188,15 @@ def open_translator(
         engines=engines_folder(bundle, models_folder(models_dir)),
         sizing=sizing,
         say=lambda text: None if quiet else click.echo(text, err=True),
+        smooth=smooth,
     )
+
+
+def is_cuda(device: str) -> bool:
+    """Whether a `--device` value means one or several NVIDIA GPUs on this machine."""
+    from ugatit_engines.devices import choose_device, split_devices
+
+    return choose_device(split_devices(device)[0]).type == "cuda"
 
 
 def choose_direction(bundle: Bundle, reverse: bool) -> Direction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -10,14 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from ugatit_batch.cli import shared
+from ugatit_batch.cli.film_options import FILM_FORMATS, film_options, read_film_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ugatit_batch.jobs import Result
     from ugatit_batch.planning import Plan
+
+
+PICTURE_FORMATS = ("png", "jpg", "webp", "avif", "tiff")
 
 
 class _SizeType(click.ParamType[str | int]):
@@ -64,10 +70,9 @@ class _SizeType(click.ParamType[str | int]):
     "--format",
     "format_",
     cls=shared.FlagNamedOption,
-    type=click.Choice(["auto", "png", "jpg", "webp", "avif", "tiff"]),
-    default="auto",
-    show_default=True,
-    help="Of the outputs; auto keeps the input's.",
+    type=click.Choice(["auto", *PICTURE_FORMATS, *FILM_FORMATS]),
+    multiple=True,
+    help="Of pictures, or of films; repeat it for one of each.  [default: auto, which keeps the input's]",
 )
 @click.option(
     "-q", "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="JPEG, WebP, AVIF."
@@ -101,13 +106,13 @@ class _SizeType(click.ParamType[str | int]):
     type=click.Choice(["keep", "drop"]),
     default="keep",
     show_default=True,
-    help="EXIF, XMP, resolution.",
+    help="EXIF, XMP, resolution; titles and such of films.",
 )
 @click.option(
     "--attention",
     multiple=True,
     type=click.Choice(["none", "heatmap", "overlay", "mask", "npy"]),
-    help="Attention sidecars beside each output; repeatable.  [default: none]",
+    help="Attention beside each output, of films as films; repeatable.  [default: none]",
 )
 @click.option(
     "-b",
@@ -119,6 +124,7 @@ class _SizeType(click.ParamType[str | int]):
 )
 @shared.engine_options
 @shared.backend_option
+@film_options
 @click.option(
     "--on-error",
     type=click.Choice(["continue", "stop"]),
@@ -143,7 +149,7 @@ def command(
     recursive: bool,
     template: str,
     if_exists: str,
-    format_: str,
+    format_: tuple[str, ...],
     quality: int,
     size: str | int,
     fit: str,
@@ -162,24 +168,29 @@ def command(
     models_dir: Path | None,
     verbose: int,
     quiet: bool,
+    **film: Any,
 ) -> int:
-    """Translate pictures, and folders of pictures.
+    """Translate pictures, films, and folders of both.
 
     Folders are looked through with everything in them, and their tree is mirrored. Run the same command
-    again, and it goes on where it was: what is done is skipped, what failed is tried again.
+    again, and it goes on where it was: what is done is skipped, what failed is tried again, and a film goes
+    on after its last whole segment.
 
     \b
     ugatit-batch translate ./photos --model ink
     ugatit-batch translate cat.jpg --model ink -o drawing.png --attention overlay
+    ugatit-batch translate film.mp4 --model ink --smooth
     """  # noqa: D301 - click needs the character, not the backslash
     from ugatit_batch.display.translate import TranslateDisplay
     from ugatit_batch.errors import UsageError
     from ugatit_batch.images.write import Encoding
-    from ugatit_batch.jobs import Settings, choose_sizing, run
+    from ugatit_batch.jobs import run
     from ugatit_batch.planning import Naming, plan
+    from ugatit_batch.settings import Settings, choose_sizing
 
     kinds = tuple(dict.fromkeys(kind for kind in attention if kind != "none"))
-    encoding = Encoding(cast(Any, format_), quality, cast(Any, alpha), cast(Any, metadata))
+    picture_format, film_format = _one_of_each(format_)
+    encoding = Encoding(cast(Any, picture_format), quality, cast(Any, alpha), cast(Any, metadata))
     with shared.opened_model(model, models_dir) as bundle:
         direction = shared.choose_direction(bundle, reverse)
         if kinds and not bundle.generator.attention:
@@ -188,8 +199,11 @@ def command(
                 "leave --attention out, or use another model",
             )
         label = bundle.name + ("-reverse" if reverse else "")
-        naming = Naming(output, label, encoding, template, cast(Any, kinds))
+        naming = Naming(output, label, encoding, template, cast(Any, kinds), cast(Any, film_format))
         planned = plan(inputs, naming, recursive)
+        films = [job for job in planned.jobs if job.is_film]
+        _check_used(picture_format, film_format, film, len(films), len(planned.jobs))
+        options = read_film_options(film, cast(Any, film_format), metadata, films)
         sizing = choose_sizing(bundle, size, cast(Any, fit), cast(Any, output_size))
         if dry_run:
             _say_plan(planned, as_json)
@@ -205,16 +219,25 @@ def command(
             batch_size=batch_size,
             models_dir=models_dir,
             quiet=quiet,
+            smooth=options.smooth and bool(films),
         )
-        settings = Settings(sizing, encoding, cast(Any, kinds), translator.precision)
+        if options.hwaccel == "auto" and not shared.is_cuda(device):
+            options = dataclasses.replace(options, hwaccel="none")
+        settings = Settings(sizing, encoding, cast(Any, kinds), translator.precision, options)
         title = f"{bundle.name} ({bundle.describe_direction(direction)}) · {translator.describe()}"
-        results = run(planned, translator, bundle.digest(direction), settings, cast(Any, if_exists))
+        unit = "files" if films else "pictures"
+        display = TranslateDisplay(title, len(planned.jobs), unit, verbose=bool(verbose), quiet=quiet)
+        results = run(
+            planned,
+            translator,
+            bundle.digest(direction),
+            settings,
+            cast(Any, if_exists),
+            watch=display.watch,
+        )
         write_line = _reporter(report)
         failed = 0
-        with (
-            TranslateDisplay(title, len(planned.jobs), verbose=bool(verbose), quiet=quiet) as display,
-            contextlib.closing(results),
-        ):
+        with display, contextlib.closing(results):
             for result in results:
                 display.show(result)
                 write_line(result)
@@ -225,6 +248,44 @@ def command(
                     break
             display.summarize(planned.ignored, planned.places())
     return 1 if failed else 0
+
+
+def _one_of_each(formats: tuple[str, ...]) -> tuple[str, str]:
+    """The format of pictures and that of films.
+
+    Raises:
+        UsageError: two were given for one.
+    """
+    from ugatit_batch.errors import UsageError
+
+    chosen = []
+    for known in (PICTURE_FORMATS, FILM_FORMATS):
+        named = list(dict.fromkeys(name for name in formats if name in known))
+        if len(named) > 1:
+            raise UsageError(f"--format {named[1]}: {named[0]} was given as well", "give one of them")
+        chosen.append(named[0] if named else "auto")
+    return chosen[0], chosen[1]
+
+
+def _check_used(picture_format: str, film_format: str, film: dict[str, Any], films: int, jobs: int) -> None:
+    """Refuse what was asked for by a flag and cannot have an effect.
+
+    Raises:
+        UsageError: it is for films, or for pictures, and there is none.
+    """
+    from ugatit_batch.errors import UsageError
+
+    source = click.get_current_context().get_parameter_source
+    given = {name for name in ("format_", "start", "end") if source(name) is ParameterSource.COMMANDLINE}
+    named = [f"--format {film_format}"] if film_format != "auto" and "format_" in given else []
+    named += [f"--{name}" for name in ("start", "end") if name in given and film[name] is not None]
+    if named and not films:
+        raise UsageError(f"{named[0]}: there is no film among the inputs", "leave it out")
+    if picture_format != "auto" and "format_" in given and films == jobs:
+        raise UsageError(
+            f"--format {picture_format}: there is no picture among the inputs",
+            "films are written as mp4, mov, mkv or webm",
+        )
 
 
 def _reporter(path: Path | None) -> Callable[[Result], None]:
@@ -258,6 +319,12 @@ def _say_plan(planned: Plan, as_json: bool) -> None:
     for _, error in planned.problems:
         click.echo(str(error), err=True)
     click.echo(
-        f"{len(planned.jobs)} pictures; {planned.ignored} other files are left alone; nothing was done",
+        f"{_count(planned)}; {planned.ignored} other files are left alone; nothing was done",
         err=True,
     )
+
+
+def _count(planned: Plan) -> str:
+    films = sum(job.is_film for job in planned.jobs)
+    pictures = f"{len(planned.jobs) - films} pictures"
+    return f"{pictures}, {films} films" if films else pictures

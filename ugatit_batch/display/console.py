@@ -29,13 +29,9 @@ class ProgressDisplay:
 
 
 class RateColumn(ProgressColumn):
-    """Units a second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
+    """Units a second, in the unit that the task's field `unit` names."""
 
     def render(self, task: Task) -> Text:
         """Nothing until it is known."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.3g} {self.unit}/s", style="cyan")
+        return Text("" if speed is None else f"{speed:.3g} {task.fields['unit']}/s", style="cyan")

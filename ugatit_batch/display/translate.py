@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ugatit_batch.display.console import ProgressDisplay, RateColumn, new_console
@@ -25,30 +25,32 @@ class TranslateDisplay(ProgressDisplay):
     Args:
         title: model and device, shown first.
         total: number of jobs.
+        unit: what a job is: `pictures`, or `files` where films are among them.
         verbose: a line a finished file too.
         quiet: failures only.
     """
 
-    def __init__(self, title: str, total: int, *, verbose: bool, quiet: bool) -> None:
+    def __init__(self, title: str, total: int, unit: str, *, verbose: bool, quiet: bool) -> None:
         self._console = new_console()
         self._verbose, self._quiet = verbose, quiet
         self._counts: Counter[str] = Counter()
         self._foreign = self._frames = self._sidecars = 0
         self._notes: Counter[str] = Counter()
         self._started = time.perf_counter()
-        self._title = title
+        self._title, self._unit = title, unit
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            RateColumn("pictures"),
+            RateColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[failed]}"),
             console=self._console,
             disable=quiet or not self._console.is_terminal,
             transient=True,
         )
-        self._task = self._progress.add_task("translating", total=total, failed="")
+        self._task = self._progress.add_task("translating", total=total, failed="", unit=unit)
+        self._films: dict[Path, TaskID] = {}
 
     def __enter__(self) -> TranslateDisplay:
         if not self._quiet:
@@ -56,19 +58,32 @@ class TranslateDisplay(ProgressDisplay):
         self._progress.start()
         return self
 
+    def watch(self, source: Path, done: int, of: int | None) -> None:
+        """Take in how many of a film's frames are written. May be called from any thread."""
+        if source not in self._films:
+            self._films[source] = self._progress.add_task(
+                escape(source.name), total=of, completed=done, failed="", unit="frames"
+            )
+        # What the headers promise may be too little.
+        total = None if of is None else max(of, done)
+        self._progress.update(self._films[source], completed=done, total=total)
+
     def show(self, result: Result) -> None:
         """Take one result in."""
+        film = self._films.pop(result.source, None)
+        if film is not None:
+            self._progress.remove_task(film)
         self._counts[result.status] += 1
         self._foreign += result.foreign
-        self._frames += result.frames
-        self._sidecars += len(result.attention)
+        self._frames += result.written.frames
+        self._sidecars += len(result.written.attention)
         if result.error is not None:
             self._progress.console.print(f"[red]failed[/red]  {escape(str(result.error))}")
         elif self._verbose and not self._quiet:
             self._progress.console.print(
                 f"{result.status}  {escape(str(result.source))} → {escape(str(result.target))}"
             )
-        for note in result.notes:
+        for note in result.written.notes:
             if not self._notes[note] and not self._quiet:
                 self._progress.console.print(
                     f"[yellow]note[/yellow]    {escape(result.source.name)}: {escape(note)}"
@@ -81,7 +96,7 @@ class TranslateDisplay(ProgressDisplay):
         """The table at the end.
 
         Args:
-            ignored: files that are no pictures.
+            ignored: files that are neither pictures nor films.
             places: folders with the results.
         """
         self._progress.stop()
@@ -90,10 +105,11 @@ class TranslateDisplay(ProgressDisplay):
         seconds = time.perf_counter() - self._started
         table = Table.grid(padding=(0, 2))
         done = self._counts["done"]
-        rate = f"{done / seconds:.3g} pictures/s" if done else ""
+        rate = f"{done / seconds:.3g} {self._unit}/s" if done else ""
         table.add_row("translated", str(done), f"in {seconds:.1f} s  {rate}")
         if self._frames > done:
-            table.add_row("frames", str(self._frames), "with those of animations")
+            words = f"with those of animations and films  {self._frames / seconds:.3g} frames/s"
+            table.add_row("frames", str(self._frames), words)
         if self._sidecars:
             table.add_row("attention", str(self._sidecars), "sidecar files")
         if self._counts["skipped"]:
@@ -108,7 +124,7 @@ class TranslateDisplay(ProgressDisplay):
                 "see above; the same command tries them again",
             )
         if ignored:
-            table.add_row("left alone", str(ignored), "files that are no pictures")
+            table.add_row("left alone", str(ignored), "files that are neither pictures nor films")
         for note, count in self._notes.items():
             if count > 1:
                 table.add_row("note", str(count), escape(note))

@@ -41,7 +41,7 @@ _OVERLAY_MOST = 0.65
 """How much of the overlay is heat map where attention is highest; where it is lowest, none is."""
 
 
-def sidecar_path(target: Path, kind: Kind) -> Path:
+def picture_sidecar_path(target: Path, kind: Kind) -> Path:
     """Where the sidecar of the result `target` goes: `NAME.heatmap.png` … `NAME.attention.npy`.
 
     NAME is the target's name without its suffix: `a.jpg` and `a.png` in one folder have the same sidecars.
@@ -88,7 +88,7 @@ def write_sidecars(
             np.save(data, array.astype(np.float32, copy=False), allow_pickle=False)
         else:
             _save_png(data, _images(kind, levels, translated, picture), picture)
-        path = sidecar_path(target, kind)
+        path = picture_sidecar_path(target, kind)
         with replacing(path) as partial:
             partial.write_bytes(data.getbuffer())
         paths.append(path)

@@ -1,0 +1,1 @@
+"""Films in and out, by PyAV. Knows nothing of models."""
