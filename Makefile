@@ -30,7 +30,9 @@ check: $(VENV)/.wheel $(VENV)/.dev  ## style, types, layers, file sizes
 
 bench: $(VENV)/.wheel  ## throughput beside the bare network, and beside the published program's loop
 	$(BIN)/ugatit-batch bench
+	$(BIN)/ugatit-batch bench --video
 	$(BIN)/python benchmarks/folder_run.py
+	$(BIN)/python benchmarks/film_run.py
 
 # On a machine with an NVIDIA GPU, by the Python that is there (PyTorch 2.11 or later, pytest): nothing is
 # installed but the wheels of WHEELS, if that is given, and those into gpu-output alone.

@@ -23,7 +23,7 @@ from ugatit_batch.frames import Batch, SizeRule
 from ugatit_batch.images.geometry import Sizing
 from ugatit_batch.images.read import open_picture
 from ugatit_batch.images.write import Encoding
-from ugatit_batch.jobs import Settings
+from ugatit_batch.settings import Settings
 from ugatit_engines.devices import DTYPES, choose_device, choose_precision
 from ugatit_engines.measure import Workload, exhaust_in_thread, translate_plainly
 from ugatit_engines.specimens import write_pictures, write_random_bundle

@@ -15,8 +15,9 @@ import psutil
 
 from ugatit_batch.bundle import GeneratorConfig
 from ugatit_batch.images.write import Encoding
-from ugatit_batch.jobs import Settings, choose_sizing, run
+from ugatit_batch.jobs import run
 from ugatit_batch.planning import Naming, plan
+from ugatit_batch.settings import Settings, choose_sizing
 from ugatit_engines.open_engine import open_engine
 from ugatit_engines.specimens import write_pictures, write_random_bundle
 

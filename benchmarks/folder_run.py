@@ -36,7 +36,7 @@ from ugatit_batch import __version__
 from ugatit_batch.bundle import GeneratorConfig
 from ugatit_batch.images.sidecars import colour_map
 from ugatit_batch.images.write import Encoding
-from ugatit_batch.jobs import Settings, choose_sizing
+from ugatit_batch.settings import Settings, choose_sizing
 from ugatit_engines.devices import choose_device, choose_precision
 from ugatit_engines.measure import (
     Workload,

@@ -27,7 +27,7 @@ from ugatit_batch.atomic import replacing
 from ugatit_batch.frames import Batch
 from ugatit_batch.images.read import open_picture
 from ugatit_batch.images.write import write_picture
-from ugatit_batch.jobs import Settings, run
+from ugatit_batch.jobs import run
 from ugatit_batch.planning import Naming, plan
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ugatit_batch.frames import Pixels, Translator
     from ugatit_batch.images.picture import Picture
+    from ugatit_batch.settings import Settings
     from ugatit_training.generator import Generator
 
 Stage = Literal["decode", "network", "encode"]
@@ -201,10 +202,10 @@ def median_ratio(rounds: Sequence[Rates], name: str, other: str) -> float:
 
 @dataclass(frozen=True)
 class Throughput:
-    """What came of the rounds of one Workload; pictures a second where nothing else is said."""
+    """What came of the rounds of one workload; pictures a second where nothing else is said."""
 
     run: float
-    """The whole folder run."""
+    """The whole run."""
     network: float
     """The bare network."""
     decode: float
@@ -219,9 +220,9 @@ class Throughput:
     """run / what that stage can do."""
 
 
-def summarize(rounds: Sequence[Rates]) -> Throughput:
-    """Medians and ratios of what `alternate` gave."""
-    threads = min(WORKERS, usable_cores())
+def summarize(rounds: Sequence[Rates], workers: int = WORKERS) -> Throughput:
+    """Medians and ratios of what `alternate` gave; `workers` threads read, and as many write."""
+    threads = min(workers, usable_cores())
     shares: dict[Stage, int] = {"decode": threads, "network": 1, "encode": threads}
     slowest = min(shares, key=lambda stage: median(rounds, stage) * shares[stage])
     return Throughput(

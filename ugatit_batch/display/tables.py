@@ -42,15 +42,39 @@ def show_models(models: Sequence[FoundModel]) -> None:
 
 def show_throughput(throughput: Throughput, machine: Machine, workers: int, error: ErrorLevels) -> None:
     """The table of `bench`, on stdout; `workers` threads read, and as many write."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column()
-    table.add_column(justify="right")
-    table.add_column()
+    table = _new_figures()
     table.add_row("folder run", f"{throughput.run:.4g}", "pictures/s, reading and writing included")
     table.add_row("bare network", f"{throughput.network:.4g}", "pictures/s, in memory")
     table.add_row("ratio", f"{throughput.ratio:.3f}", "folder run / bare network")
     table.add_row("decode", f"{throughput.decode:.4g}", f"pictures/s a thread; a run has {workers}")
     table.add_row("encode", f"{throughput.encode:.4g}", f"pictures/s a thread; a run has {workers}")
+    _show_with_rest(table, throughput, machine, error)
+
+
+def show_film_throughput(
+    throughput: Throughput, join: float, encoder: str, machine: Machine, error: ErrorLevels
+) -> None:
+    """The table of `bench --video`, on stdout; `join` in pictures a second."""
+    table = _new_figures()
+    table.add_row("film run", f"{throughput.run:.4g}", "frames/s, decoding, encoding and joining included")
+    table.add_row("bare network", f"{throughput.network:.4g}", "frames/s, in memory")
+    table.add_row("ratio", f"{throughput.ratio:.3f}", "film run / bare network")
+    table.add_row("decode", f"{throughput.decode:.4g}", "frames/s alone, to what the network sees")
+    table.add_row("encode", f"{throughput.encode:.4g}", f"frames/s alone, {escape(encoder)}")
+    table.add_row("join", f"{join:.4g}", "frames/s, when all are encoded")
+    _show_with_rest(table, throughput, machine, error)
+
+
+def _new_figures() -> Table:
+    """Columns for names, figures and what they are of."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    return table
+
+
+def _show_with_rest(table: Table, throughput: Throughput, machine: Machine, error: ErrorLevels) -> None:
     share = f"the run has {throughput.ratio_to_slowest:.0%} of its speed"
     table.add_row("slowest", throughput.slowest, share)
     table.add_row(
