@@ -8,13 +8,13 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 from click.core import ParameterSource
 
 from ugatit_batch.cli import shared
-from ugatit_batch.cli.film_options import CODECS
+from ugatit_batch.video.info import Codec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +62,7 @@ _OF_FILMS = ("codec", "crf", "preset", "codec_threads")
 )
 @click.option(
     "--codec",
-    type=click.Choice(CODECS),
+    type=click.Choice(get_args(Codec)),
     default="auto",
     show_default=True,
     help="With --video: of the film that is written.",

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
 
 from ugatit_batch.cli.shared import FlagNamedOption
+from ugatit_batch.video.info import AudioChoice, Codec, FilmFormat
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from ugatit_batch.planning import Job
-    from ugatit_batch.video.info import FilmFormat, FilmOptions
+    from ugatit_batch.video.info import FilmOptions
 
 CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
 
-FILM_FORMATS = ("mp4", "mov", "mkv", "webm")
-CODECS = (
-    "auto",
-    "libx264",
-    "libx265",
-    "libsvtav1",
-    "libvpx-vp9",
-    "ffv1",
-    "prores",
-    "h264_nvenc",
-    "hevc_nvenc",
-    "av1_nvenc",
-)
+FILM_FORMATS = tuple(name for name in get_args(FilmFormat) if name != "auto")
 _TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
 
 
@@ -60,7 +49,7 @@ def film_options(command: CommandT) -> CommandT:
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--codec",
-        type=click.Choice(CODECS),
+        type=click.Choice(get_args(Codec)),
         default="auto",
         show_default=True,
         help="Of films; auto is libx264, and libvpx-vp9 in WebM.",
@@ -80,7 +69,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--audio",
-        type=click.Choice(["copy", "none", "aac", "opus"]),
+        type=click.Choice(get_args(AudioChoice)),
         default="copy",
         show_default=True,
         help="Sound of films; copy encodes anew only what the container cannot hold.",

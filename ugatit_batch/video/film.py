@@ -89,6 +89,7 @@ class FilmWork:
         hardware, hardware_note = choose_hwaccel(info, options.hwaccel, on_cuda=True)
         self._hardware = hardware
         self._notes = [*info.notes, *notes, *([hardware_note] if hardware_note else [])]
+        self._converters = Converters(self._shape)
         identity = _identity(self._shape, options, made_with)
         self._folder = SegmentFolder(target, identity, self._shape.names, resume=options.resume)
         # What a killed run was joining; only now is it certain that none is.
@@ -98,7 +99,6 @@ class FilmWork:
         state = self._state = self._folder.state
         self._total = _expected(self._shape, options)
         self._line: deque[tuple[FilmFrame, Grid]] = deque()
-        self._converters = Converters(self._shape)
         self._attention = AttentionPictures(placement, kinds, float(info.rate), state.attention)
         self._flicker = {
             name: Flicker.from_state(state.flicker[name]) if name in state.flicker else Flicker()
