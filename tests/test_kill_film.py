@@ -55,10 +55,11 @@ while True:
     if report["killed"] < int(kills):
         # Most kills fall into the work, some into its beginning, some into joining.
         if chance.random() < 0.8:
-            more_files = chance.randint(2, 12)
+            # So few that the film is not done before all kills.
+            more_files = chance.randint(1, 3) if int(kills) > 3 else chance.randint(2, 12)
             while code is None and far() < before + more_files:
                 code = ended(child, wait=False)
-                time.sleep(0.001)
+                time.sleep(0.004)
         time.sleep(chance.random() * 0.02)
         if code is None:
             os.kill(child, signal.SIGKILL)
