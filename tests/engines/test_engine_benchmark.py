@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from ugatit_engines.torch_engine import TorchTranslator
 
 from ..fakes import InvertingTranslator, colours, paint
 from .engine_support import ADA, LINUX
+from .programs import load_benchmark
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,13 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    path = Path(__file__).parents[2] / "benchmarks/engine.py"
-    spec = importlib.util.spec_from_file_location("benchmark_engine", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
+    module = load_benchmark("engine", monkeypatch)
     monkeypatch.setitem(module.MatmulPeak.__init__.__globals__, "_SIDES", {"cpu": (16, 32)})
     return module
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,9 +16,11 @@ from ugatit_batch.bundle import GeneratorConfig
 from ugatit_batch.errors import FilmError
 from ugatit_engines.specimens import write_film, write_random_bundle
 
+from .programs import load_benchmark
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
+    from pathlib import Path
 
 SMALL = ("--width", "48", "--height", "32")
 
@@ -37,22 +37,11 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     assert list(scratch.glob("ugatit-batch-*")) == []
 
 
-def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
-
-
 class TestFilmRun:
     def test_measures_and_keeps(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        film_run = load("film_run", monkeypatch)
+        film_run = load_benchmark("film_run", monkeypatch)
         monkeypatch.setattr(film_run, "RESULTS", tmp_path / "results")
         words = ["--seconds", "0.5", *SMALL, "--rounds", "2", "--preset", "ultrafast", "--save", "here"]
         monkeypatch.setattr(sys, "argv", ["film_run.py", *words])
@@ -76,14 +65,14 @@ class TestFilmRun:
     @pytest.mark.parametrize("wrong", [["--seconds", "0"], ["--rounds", "0"]])
     def test_nothing_to_measure(self, monkeypatch: pytest.MonkeyPatch, wrong: list[str]) -> None:
         with pytest.raises(SystemExit):
-            load("film_run", monkeypatch).parse(wrong)
+            load_benchmark("film_run", monkeypatch).parse(wrong)
 
 
 class TestFilmMemory:
     def test_fresh_processes_are_compared(
         self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        film_memory = load("film_memory", monkeypatch)
+        film_memory = load_benchmark("film_memory", monkeypatch)
         words = ["film_memory.py", "--minutes", "0.02", "0.04", *SMALL, "--segment", "1"]
         monkeypatch.setattr(sys, "argv", words)
         film_memory.main()
@@ -92,7 +81,7 @@ class TestFilmMemory:
         assert lines[-1].startswith("0.04 minutes / 0.02 minutes: ")
 
     def test_memory_is_followed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        film_memory = load("film_memory", monkeypatch)
+        film_memory = load_benchmark("film_memory", monkeypatch)
         write_film(tmp_path / "film.mp4", 60, 48, 32)
         found = film_memory.probe_here(tmp_path / "film.mp4", 60, 1)
         assert len(found.after_segments) == 2
@@ -103,7 +92,7 @@ class TestFilmMemory:
     def test_pictures_that_are_missing_are_no_figure(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        film_memory = load("film_memory", monkeypatch)
+        film_memory = load_benchmark("film_memory", monkeypatch)
         write_film(tmp_path / "film.mp4", 10, 48, 32)
         with pytest.raises(RuntimeError, match="10 of 11"):
             film_memory.probe_here(tmp_path / "film.mp4", 11, 1)
@@ -116,7 +105,7 @@ class TestFilmFlicker:
     def test_both_results_are_held_against_the_source(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        film_flicker = load("film_flicker", monkeypatch)
+        film_flicker = load_benchmark("film_flicker", monkeypatch)
         write_film(tmp_path / "film.mp4", 30, 48, 32)
         write_random_bundle(tmp_path / "model", GeneratorConfig(4, residual_blocks=1))
         folder = tmp_path / "out"
@@ -138,7 +127,7 @@ class TestFilmFlicker:
         assert "10 pictures, 0 cuts" in printed
 
     def test_a_part(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        film_flicker = load("film_flicker", monkeypatch)
+        film_flicker = load_benchmark("film_flicker", monkeypatch)
         write_film(tmp_path / "film.mp4", 30, 48, 32)
         part = film_flicker.part_of(tmp_path / "film.mp4", 0.2, 5)
         assert part == (Fraction(1, 5), Fraction(2, 5))
@@ -151,4 +140,4 @@ class TestFilmFlicker:
     @pytest.mark.parametrize("wrong", [["--shown", "0"], ["--frames", "0"]])
     def test_nothing_to_see(self, monkeypatch: pytest.MonkeyPatch, wrong: list[str]) -> None:
         with pytest.raises(SystemExit):
-            load("film_flicker", monkeypatch).parse(["film.mp4", *wrong])
+            load_benchmark("film_flicker", monkeypatch).parse(["film.mp4", *wrong])

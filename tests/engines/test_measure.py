@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import json
-import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,9 +33,11 @@ from ugatit_engines.open_engine import open_engine
 from ugatit_engines.specimens import texture, write_pictures, write_random_bundle
 from ugatit_engines.torch_engine import load_generator
 
+from .programs import load_benchmark
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import ModuleType
+    from pathlib import Path
 
 SIDE = 32
 CONFIG = GeneratorConfig(4, residual_blocks=1, variance="unbiased")
@@ -51,17 +50,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def load_benchmark(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
 
 
 def make_workload(tmp_path: Path, count: int = 3, encoding: Encoding | None = None) -> Workload:

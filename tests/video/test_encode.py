@@ -29,7 +29,7 @@ def coding_of(codec: str = "libx264", target: str = "film.mkv", **changes: objec
 
 
 def encoder(path: Path, coding: Coding) -> SegmentEncoder:
-    return SegmentEncoder(path, coding, coding.colour, Fraction(1), UNIT, Fraction(25), Path("film.mkv"))
+    return SegmentEncoder(path, coding, Fraction(1), UNIT, Fraction(25), Path("film.mkv"))
 
 
 def write_all(made: SegmentEncoder, coding: Coding) -> None:

@@ -80,9 +80,7 @@ def write_segments(
     paths = []
     for index, part in enumerate(np.array_split(np.arange(len(times)), count)):
         paths.append(folder / f"{index:06}.{coding.segment_format}")
-        encoder = SegmentEncoder(
-            paths[-1], coding, coding.colour, info.aspect, info.time_base, info.rate, Path("film.mp4")
-        )
+        encoder = SegmentEncoder(paths[-1], coding, info.aspect, info.time_base, info.rate, Path("film.mp4"))
         for number in part:
             encoder.add(picture(coding, int(number), times[number]))
         encoder.finish()

@@ -74,7 +74,7 @@ def has_alpha(pix_fmt: str) -> bool:
     return found.has_palette or any(component.is_alpha for component in found.components)
 
 
-def colour_of(frame: VideoFrame, context: VideoCodecContext, height: int) -> Colour:
+def colour_of(frame: VideoFrame, context: VideoCodecContext) -> Colour:
     """The colours of a decoded picture.
 
     Tags of the picture come before those of its stream. Each one that both lack is filled in alone, from
@@ -83,7 +83,6 @@ def colour_of(frame: VideoFrame, context: VideoCodecContext, height: int) -> Col
     Args:
         frame: as the decoder gives it.
         context: of the stream it is from.
-        height: lines of the upright picture.
     """
     pix_fmt = frame.format.name
     matrix = _first(frame.colorspace, context.colorspace)
@@ -95,7 +94,7 @@ def colour_of(frame: VideoFrame, context: VideoCodecContext, height: int) -> Col
         matrix = None
     if matrix is None and (primaries == 9 or transfer in _TRANSFERS):
         matrix = 9
-    likely = default_colour(height) if matrix is None else _companions(matrix)
+    likely = default_colour(frame.height) if matrix is None else _companions(matrix)
     levels = _first(frame.color_range, context.color_range, unknown=(0,))
     if is_full_range_format(pix_fmt):
         levels = levels or FULL

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from ugatit_batch.errors import FilmError
 from ugatit_batch.video.graphs import ToNetwork
 from ugatit_batch.video.packets import LEAD, Decoding, SeekMissedError, Shown, clock_time
-from ugatit_batch.video.probe import open_film, start_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -128,8 +127,7 @@ class FilmReader:
                 `start` and `end`.
         """
         self._repeated = 0
-        with open_film(self._info.path) as container:
-            begin = start_of(container)
+        begin = self._info.begin
         first = None if self._start is None else self._units(begin + self._start)
         stop = None if self._end is None else self._units(begin + self._end)
         self._offset = round(self._info.origin / self._info.time_base) if first is None else first

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ugatit_batch.video.codecs import Coding
-    from ugatit_batch.video.info import Colour
 
 OFFSET = "comment"
 """Key of a segment's metadata: what its timestamps have lost, in units of the film's time base."""
@@ -36,8 +35,7 @@ class SegmentEncoder:
 
     Args:
         path: the file, which is made or replaced.
-        coding: how pictures are encoded.
-        colour: what their numbers mean; written beside them.
+        coding: how pictures are encoded, and what their numbers mean, which is written beside them.
         aspect: width of one pixel over its height.
         time_base: seconds of one unit of timestamps.
         rate: pictures a second, on average.
@@ -51,13 +49,12 @@ class SegmentEncoder:
         self,
         path: Path,
         coding: Coding,
-        colour: Colour,
         aspect: Fraction,
         time_base: Fraction,
         rate: Fraction,
         film: Path | None = None,
     ) -> None:
-        self._path, self._coding, self._colour = path, coding, colour
+        self._path, self._coding = path, coding
         self._time_base = time_base
         self._film = film or path
         self._offset: int | None = None
@@ -77,8 +74,8 @@ class SegmentEncoder:
             context.width, context.height, context.pix_fmt = coding.width, coding.height, coding.pix_fmt
             context.time_base = self._stream.time_base = time_base
             context.sample_aspect_ratio = aspect
-            context.colorspace, context.color_range = colour.matrix, colour.range
-            context.color_primaries, context.color_trc = colour.primaries, colour.transfer
+            context.colorspace, context.color_range = coding.colour.matrix, coding.colour.range
+            context.color_primaries, context.color_trc = coding.colour.primaries, coding.colour.transfer
             context.thread_count = coding.threads
             # PyAV's default, slices alone, makes libx264 slower and its pictures larger.
             context.thread_type = av.codec.context.ThreadType.AUTO
@@ -101,8 +98,8 @@ class SegmentEncoder:
         frame.time_base = self._time_base
         frame.pict_type = av.video.frame.PictureType.NONE
         # ProRes takes them from here.
-        frame.colorspace, frame.color_range = self._colour.matrix, self._colour.range
-        frame.color_primaries, frame.color_trc = self._colour.primaries, self._colour.transfer
+        frame.colorspace, frame.color_range = coding.colour.matrix, coding.colour.range
+        frame.color_primaries, frame.color_trc = coding.colour.primaries, coding.colour.transfer
         with self._explained():
             self._mux(self._context.encode(frame))
 

@@ -41,8 +41,22 @@ _X26_PRESETS = (
     *("ultrafast", "superfast", "veryfast", "faster", "fast"),
     *("medium", "slow", "slower", "veryslow", "placebo"),
 )
-_NVENC_PRESETS = tuple(f"p{number}" for number in range(1, 8))
-_NVENC = {"rc": "vbr", "b": "0"}
+
+
+def _nvenc(name: str, containers: tuple[Container, ...], quality_range: tuple[int, int, int]) -> Encoder:
+    """One of NVIDIA's, which have the same settings."""
+    return Encoder(
+        name,
+        containers,
+        fixed={"rc": "vbr", "b": "0"},
+        quality="cq",
+        quality_range=quality_range,
+        presets=tuple(f"p{number}" for number in range(1, 8)),
+        preset="p4",
+        wants_even=True,
+        is_hardware=True,
+    )
+
 
 ENCODERS: dict[str, Encoder] = {
     "libx264": Encoder(
@@ -90,38 +104,8 @@ ENCODERS: dict[str, Encoder] = {
         fixed={"level": "3", "g": "1", "slices": "4", "slicecrc": "1"},
     ),
     "prores": Encoder("prores_ks", ("mov", "mkv"), fixed={"vendor": "apl0"}, segment_format="mov"),
-    "h264_nvenc": Encoder(
-        "h264_nvenc",
-        ("mp4", "mov", "mkv"),
-        fixed=_NVENC,
-        quality="cq",
-        quality_range=(1, 51, 19),
-        presets=_NVENC_PRESETS,
-        preset="p4",
-        wants_even=True,
-        is_hardware=True,
-    ),
-    "hevc_nvenc": Encoder(
-        "hevc_nvenc",
-        ("mp4", "mov", "mkv"),
-        fixed=_NVENC,
-        quality="cq",
-        quality_range=(1, 51, 21),
-        presets=_NVENC_PRESETS,
-        preset="p4",
-        wants_even=True,
-        is_hardware=True,
-    ),
-    "av1_nvenc": Encoder(
-        "av1_nvenc",
-        ("mp4", "mkv", "webm"),
-        fixed=_NVENC,
-        quality="cq",
-        quality_range=(1, 63, 26),
-        presets=_NVENC_PRESETS,
-        preset="p4",
-        wants_even=True,
-        is_hardware=True,
-    ),
+    "h264_nvenc": _nvenc("h264_nvenc", ("mp4", "mov", "mkv"), (1, 51, 19)),
+    "hevc_nvenc": _nvenc("hevc_nvenc", ("mp4", "mov", "mkv"), (1, 51, 21)),
+    "av1_nvenc": _nvenc("av1_nvenc", ("mp4", "mkv", "webm"), (1, 63, 26)),
 }
 """By the name that `--codec` takes."""

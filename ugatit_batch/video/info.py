@@ -65,6 +65,8 @@ class FilmInfo:
     """Seconds, as the file says."""
     notes: tuple[str, ...] = ()
     """What is worth saying of the source, a clause each."""
+    begin: Fraction = Fraction(0)
+    """Seconds, in the file's own timestamps, from which `--start` and `--end` count."""
     origin: Fraction = Fraction(0)
     """Seconds, in the file's own timestamps, that are 0 in the result, unless a part was asked for."""
 

@@ -161,7 +161,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
     turn = turn_of(frame)
     quarter = turn in ("right", "left", "flip_right", "flip_left")
     width, height = (frame.height, frame.width) if quarter else (frame.width, frame.height)
-    colour = colour_of(frame, stream.codec_context, frame.height)
+    colour = colour_of(frame, stream.codec_context)
     unknown = unreadable_matrix(colour)
     if unknown is not None:
         raise FilmError(
@@ -188,6 +188,7 @@ def _describe(path: Path, container: InputContainer, stream: VideoStream, frame:
         frames=frames or None,
         duration=duration,
         notes=_notes(container, frame, colour.is_hdr),
+        begin=start_of(container),
         origin=_origin(container, frame, stream.time_base),
     )
 

@@ -117,7 +117,6 @@ class SegmentFilms:
                 self._encoders[kind] = SegmentEncoder(
                     shape.file(folder, index, kind),
                     shape.coding,
-                    shape.coding.colour,
                     shape.aspect,
                     shape.info.time_base,
                     shape.info.rate,

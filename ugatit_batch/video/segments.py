@@ -130,13 +130,10 @@ class SegmentFolder:
         """Leave what is whole to a later run; where that is nothing, nothing is left."""
         if not self._lock.is_locked:
             return
-        if not self.state.segments:
-            _empty(self.path)
-        self._lock.release()
-        if not self.state.segments:
-            with contextlib.suppress(OSError):
-                (self.path / _LOCK).unlink(missing_ok=True)
-                self.path.rmdir()
+        if self.state.segments:
+            self._lock.release()
+        else:
+            _take_away(self.path, self._lock)
 
     @staticmethod
     def discard_finished(target: Path) -> None:
@@ -146,12 +143,11 @@ class SegmentFolder:
         with contextlib.suppress(OSError, NotImplementedError, Timeout):
             if not folder.is_dir():
                 return
-            with lock.acquire(blocking=False):
-                if _is_unfinished(folder):
-                    return
-                _empty(folder)
-            (folder / _LOCK).unlink(missing_ok=True)
-            folder.rmdir()
+            lock.acquire(blocking=False)
+            if _is_unfinished(folder):
+                lock.release()
+            else:
+                _take_away(folder, lock)
 
     def _load(self) -> State:
         """What an earlier run of the same film has kept."""
@@ -193,9 +189,13 @@ def _is_unfinished(folder: Path) -> bool:
         return True
 
 
-def _empty(folder: Path) -> None:
-    """Delete all files but the lock, as far as they can be."""
+def _take_away(folder: Path, lock: FileLock) -> None:
+    """Delete a folder whose lock is held, as far as it can be; the lock last."""
     for path in folder.iterdir():
         if path.name != _LOCK:
             with contextlib.suppress(OSError):
                 path.unlink()
+    lock.release()
+    with contextlib.suppress(OSError):
+        (folder / _LOCK).unlink(missing_ok=True)
+        folder.rmdir()
