@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ugatit_batch.errors import DiskFullError, OutputBusyError, OutputError
-from ugatit_batch.journal import NAME, Entry, Journal, Key
+from ugatit_batch.journal import NAME, Entry, Journal, Key, Maker
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ugatit_batch.journal import State
 
 KEY = Key("/in/a.png", 123, 456789, "bundle", "options")
 
@@ -179,3 +181,88 @@ def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
     assert isinstance(caught.value.__cause__, sqlite3.Error)
     with Journal(tmp_path) as journal:
         assert journal.find(dataclasses.replace(KEY, input="/in/0")) is not None
+
+
+OTHER = dataclasses.replace(KEY, input="/in/b.png")
+
+
+def test_makers_of_outputs_are_known(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        out = str(tmp_path / "a.png")
+        assert journal.maker(out) is None
+        states: tuple[State, ...] = ("started", "replacing", "done")
+        for state in states:
+            journal.record(KEY, state, out)
+            assert journal.maker(out) == Maker(KEY, state)
+        journal.record(OTHER, "started", out)
+        assert journal.maker(out) == Maker(OTHER, "started")
+        assert journal.find(KEY) is None
+
+
+def test_a_failure_makes_nothing_and_takes_nothing_from_others(tmp_path: Path) -> None:
+    with Journal(tmp_path) as journal:
+        out = str(tmp_path / "a.png")
+        journal.record(KEY, "failed", out, "damaged")
+        assert journal.maker(out) is None
+        journal.record(KEY, "done", out)
+        journal.record(OTHER, "failed", out, "another's")
+        assert journal.maker(out) == Maker(KEY, "done")
+        assert journal.find(OTHER) == Entry("failed", out, "another's")
+        # And what has failed is still known so when the other one is made anew.
+        journal.record(KEY, "replacing", out)
+        assert journal.find(OTHER) == Entry("failed", out, "another's")
+
+
+@pytest.mark.parametrize("before", ["started", "replacing", "done"])
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_failure_of_a_newer_version_leaves_the_output_its_maker(
+    tmp_path: Path, before: State, is_there: bool
+) -> None:
+    newer = dataclasses.replace(KEY, mtime=999)
+    out = tmp_path / "a.png"
+    if is_there:
+        out.write_bytes(b"of the older version")
+    with Journal(tmp_path) as journal:
+        journal.record(KEY, before, str(out))
+        for key in (newer, dataclasses.replace(newer, size=7)):
+            journal.record(key, "failed", str(out), "damaged")
+            assert journal.find(key) == Entry("failed", str(out), "damaged")
+            assert journal.maker(str(out)) == (Maker(key, "failed") if is_there else None)
+        assert journal.unfinished() == [str(out)]
+
+
+def test_what_is_forgotten_is_forgotten_in_every_version_and_alone(tmp_path: Path) -> None:
+    others = [OTHER, dataclasses.replace(KEY, bundle="other"), dataclasses.replace(KEY, options="other")]
+    with Journal(tmp_path) as journal:
+        for number, key in enumerate((KEY, *others)):
+            journal.record(key, "done", str(tmp_path / f"{number}.png"))
+        journal.forget(KEY.input, KEY.bundle, KEY.options)
+        assert journal.find(KEY) is None
+        assert journal.maker(str(tmp_path / "0.png")) is None
+        assert all(journal.find(key) is not None for key in others)
+        journal.forget("/in/never.png", "bundle", "options")
+
+
+@pytest.mark.parametrize("folder", ["", "sub"])
+def test_outputs_of_other_suffixes_are_found_together(tmp_path: Path, folder: str) -> None:
+    place = tmp_path / folder
+    names = ["a.png", "a.jpg", "a.b.png", "a (1).png", "a.mkv", "A.png", "ab.png", "b.png"]
+    with Journal(tmp_path) as journal:
+        for number, name in enumerate(names):
+            key = dataclasses.replace(KEY, input=f"/in/{number}")
+            journal.record(key, "done", str(place / name))
+        journal.record(OTHER, "done", str(tmp_path / "other" / "a.png"))
+        found = journal.makers(str(place / "a.png"))
+        assert sorted(found) == sorted(str(place / name) for name in ("a.png", "a.jpg", "a.mkv"))
+        assert found[str(place / "a.jpg")].key.input == "/in/1"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names are text there")
+def test_makers_whose_names_are_no_text_are_known(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe")
+    key = dataclasses.replace(KEY, input=f"/in/{name}.png")
+    with Journal(tmp_path) as journal:
+        journal.record(key, "done", str(tmp_path / f"{name}.png"))
+        assert journal.maker(str(tmp_path / f"{name}.png")) == Maker(key, "done")
+        journal.forget(key.input, key.bundle, key.options)
+        assert journal.find(key) is None

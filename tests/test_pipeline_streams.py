@@ -241,7 +241,7 @@ def test_a_run_that_is_left_in_the_middle_of_a_film_lets_go_of_it() -> None:
     assert begun.wait(20)
     results.close()
     assert set(threading.enumerate()) <= before
-    assert works[1].ends == ["frames", "abandon"]
+    assert works[1].ends == ["frames", "pause"]
     # Those that were opened ahead and never read.
     assert all(work.ends == ["abandon"] for work in works[2:])
 

@@ -9,7 +9,17 @@ import pytest
 
 from ugatit_batch.errors import NothingToDoError, UsageError
 from ugatit_batch.images.write import Encoding
-from ugatit_batch.planning import DEFAULT_NAME, Naming, Plan, plan
+from ugatit_batch.planning import (
+    DEFAULT_NAME,
+    Job,
+    Naming,
+    Plan,
+    is_media,
+    job_for,
+    output_folder,
+    plan,
+    same_name,
+)
 
 if TYPE_CHECKING:
     from ugatit_batch.images.sidecars import Kind
@@ -301,3 +311,41 @@ def test_a_file_name_that_does_not_fit_the_format_is_refused(tmp_path: Path) -> 
         plan([tmp_path / "a.jpg"], Naming(tmp_path / "b.png", "ink", Encoding("webp")))
     fitting = plan([tmp_path / "a.jpg"], Naming(tmp_path / "b.JPEG", "ink", Encoding("jpg")))
     assert fitting.jobs[0].target == tmp_path / "b.JPEG"
+
+
+def test_the_job_of_one_file_is_that_of_the_whole_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "p" / "a.jpg", tmp_path / "p" / "sub" / "b.png")
+    wanted = naming(tmp_path / "out", "{parent}/{stem}_{model}{ext}")
+    made = plan([tmp_path / "p"], wanted)
+    assert [job_for(job.source, tmp_path / "p", tmp_path / "out", wanted) for job in made.jobs] == made.jobs
+    source = tmp_path / "p" / "sub" / "b.png"
+    # It need not be there.
+    source.unlink()
+    job = job_for(source, tmp_path / "p", tmp_path / "out", naming())
+    assert job == Job(source, tmp_path / "out" / "sub" / "b.png", tmp_path / "out")
+    with pytest.raises(UsageError, match="outside of the output folder"):
+        job_for(source, tmp_path / "p", tmp_path / "out", naming(template="../../{stem}"))
+
+
+def test_the_output_folder_is_beside_its_input_or_where_it_is_told(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    assert output_folder(tmp_path / "p", naming()) == tmp_path / "p_ink"
+    assert output_folder(tmp_path / "p", naming(tmp_path / "out")) == tmp_path / "out"
+    with pytest.raises(UsageError, match="is the input and the output"):
+        output_folder(tmp_path / "p", naming(tmp_path / "p"))
+    with pytest.raises(UsageError, match="has no name"):
+        output_folder(Path(tmp_path.anchor), naming())
+
+
+def test_pictures_and_films_are_told_by_their_names(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.PNG", "c.mkv", "d.MP4", "e.ts"):
+        assert is_media(tmp_path / name), name
+    for name in ("a", "b.txt", "c.jpg.part", "jpg"):
+        assert not is_media(tmp_path / name), name
+
+
+def test_names_of_one_file_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    is_one = (tmp_path / "A.PNG").exists()
+    assert (same_name(tmp_path / "a.png") == same_name(tmp_path / "A.PNG")) == is_one
+    assert same_name(tmp_path / "a.png") != same_name(tmp_path / "b.png")

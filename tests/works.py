@@ -68,3 +68,6 @@ class Gathered(Generic[ItemT, ResultT]):
 
     def abandon(self) -> None:
         self.ends.append("abandon")
+
+    def pause(self) -> None:
+        self.ends.append("pause")

@@ -20,6 +20,7 @@ UgatitBatchError            1
 ├── PictureError            1   one input could not be read; the others go on
 ├── FilmError               1   one film could not be read; the others go on
 ├── OutputError             1   one output could not be written; the others go on
+├── InputChangedError       1   one input changed while it was translated, and stays for another time
 ├── DatasetError            1   the training pictures cannot be used
 ├── EngineBuildError        1   TensorRT could not build an engine
 ├── TrainingDivergedError   1   a loss is no longer a finite number
@@ -148,6 +149,10 @@ class FilmError(UgatitBatchError):
 
 class OutputError(UgatitBatchError):
     """One output could not be written; the others go on."""
+
+
+class InputChangedError(UgatitBatchError):
+    """One input changed while it was translated: it stays, and what it is now has yet to be translated."""
 
 
 class DatasetError(UgatitBatchError):

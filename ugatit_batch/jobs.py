@@ -1,4 +1,4 @@
-"""Running jobs: every command makes jobs, one function runs them and yields what came of each.
+"""Running jobs: every command makes jobs, a session runs them and yields what came of each.
 
 Knows nothing of the command line or of how results are shown.
 """
@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from ugatit_batch.atomic import partial_path
 from ugatit_batch.errors import DiskFullError, FilmError, OutputError, PictureError, UgatitBatchError
+from ugatit_batch.existing import IfExists, Made, Outputs, exists
 from ugatit_batch.images.sidecars import KINDS, picture_sidecar_path
 from ugatit_batch.images.work import PictureWork
 from ugatit_batch.journal import Journal, Key, State
@@ -26,15 +28,17 @@ from ugatit_batch.video.segments import SegmentFolder
 from ugatit_batch.written import NOTHING, Written
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Sequence
 
     from ugatit_batch.frames import Translator
+    from ugatit_batch.journal import Entry
     from ugatit_batch.pipeline import Work
     from ugatit_batch.planning import Job, Plan
     from ugatit_batch.settings import Settings
 
+__all__ = ["IfExists", "Result", "Session", "Status", "WatchFrames", "run"]
+
 Status = Literal["done", "skipped", "failed"]
-IfExists = Literal["skip", "overwrite", "rename", "error"]
 WatchFrames = Callable[[Path, int, int | None], None]
 
 
@@ -78,82 +82,156 @@ class _Begun:
     started: float = field(default_factory=time.perf_counter)
 
 
-class _Run:
-    """One run over a plan, holding the output folders' journals while it is open."""
+class Session:
+    """The output folders of one or several plans, open for one model and one choice of settings.
+
+    The folders belong to it alone until it is closed.
+
+    Args:
+        roots: all output folders of the plans to come.
+        translator: the network.
+        bundle: hash of the model's direction.
+        settings: what decides the outputs.
+        if_exists: what to do where an output is there already.
+        watch: is told from other threads how many of a film's pictures are written, and how many there are
+            likely to be.
+        is_final: asked of each job that fails, in the thread that takes the results. False leaves a job that
+            was begun as begun in the journal: a kill before it is tried again does not make it failed.
+
+    Raises:
+        OutputBusyError: another run writes to one of the folders.
+        OutputError, DiskFullError: one of the folders cannot be written.
+    """
 
     def __init__(
         self,
-        plan: Plan,
+        roots: Sequence[Path],
         translator: Translator,
         bundle: str,
         settings: Settings,
         if_exists: IfExists = "skip",
         watch: WatchFrames = lambda _source, _done, _of: None,
+        is_final: Callable[[Job, UgatitBatchError], bool] = lambda _job, _error: True,
     ) -> None:
-        self._plan, self._translator = plan, translator
-        self._bundle, self._settings = bundle, settings
+        self._translator, self._bundle, self._settings = translator, bundle, settings
         self._digests = {is_film: settings.digest(is_film=is_film) for is_film in (False, True)}
-        self._if_exists, self._watch = if_exists, watch
+        self._if_exists, self._watch, self._is_final = if_exists, watch, is_final
         self._journals: dict[Path, Journal] = {}
-        self._promised: set[Path] = {job.target for job in plan.jobs}
         with contextlib.ExitStack() as stack:
-            for root in plan.roots():
+            for root in dict.fromkeys(roots):
                 journal = self._journals[root] = stack.enter_context(Journal(root))
                 _remove_partials(Path(output) for output in journal.unfinished())
-            _remove_partials(job.target for job in plan.jobs)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the folders back to other runs."""
         self._stack.close()
 
-    def results(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Result]:
-        """See `run`."""
-        for folder, error in self._plan.problems:
-            yield Result(folder, folder, "failed", error)
-        pipeline = Pipeline[_Begun, Written | Result](self._open, self._translator)
-        with contextlib.closing(pipeline.run(self._begin_all(), should_stop)) as outcomes:
-            for begun, outcome in outcomes:
-                yield outcome if isinstance(outcome, Result) else self._finish(begun, outcome)
+    def results(
+        self,
+        plan: Plan,
+        should_stop: Callable[[], bool] = lambda: False,
+        patience: float = math.inf,
+    ) -> Generator[Result, None, None]:
+        """Do the jobs of a plan; yield a Result each as it is finished. One plan at a time.
 
-    def _begin_all(self) -> Iterator[_Begun | Settled[_Begun, Written | Result]]:
-        for job in self._plan.jobs:
-            begun = self._begin(job)
+        Closed early, or at the end of `patience`, it lets go of all jobs; films keep what is translated.
+
+        Args:
+            plan: the jobs, whose output folders are among those of the session.
+            should_stop: asked before each job and now and then in between. True lets what was begun finish,
+                and begins no more.
+            patience: seconds that what was begun has for that. What has not come to an end then has no
+                Result, and stays begun in the journal.
+
+        Raises:
+            DiskFullError: no room is left; what is not finished is not there.
+            OutputError: a journal cannot be written.
+        """
+        _remove_partials(job.target for job in plan.jobs)
+        for folder, error in plan.problems:
+            yield Result(folder, folder, "failed", error)
+        outputs = Outputs(plan.jobs, self._if_exists, self._settings.attention)
+        pipeline = Pipeline[_Begun, Written | Result](self._open, self._translator)
+        items = self._begin_all(plan.jobs, outputs)
+        with contextlib.closing(pipeline.run(items, should_stop, patience)) as outcomes:
+            for begun, outcome in outcomes:
+                yield self._finish(begun, outcome)
+
+    def known(self, job: Job) -> Entry | None:
+        """What the journal says of the present version of a job's input with these settings.
+
+        None where it says nothing, for a single file, and where the input is gone.
+
+        Raises:
+            PictureError, FilmError: the input cannot be looked at.
+            OutputError: the journal cannot be read.
+        """
+        key = self._key_if_there(job)
+        return None if key is None or job.root is None else self._journals[job.root].find(key)
+
+    def forget(self, job: Job) -> None:
+        """Nothing is known any more of a job's input with these settings, be it there or not.
+
+        Raises:
+            OutputError, DiskFullError: the journal cannot be written.
+        """
+        if job.root is not None:
+            options = self._options_for(job, job.root)
+            self._journals[job.root].forget(_input_path(job.source), self._bundle, options)
+
+    def give_up(self, job: Job, error: UgatitBatchError) -> None:
+        """The present version of a job's input has failed for good, though it was never begun.
+
+        Raises:
+            PictureError, FilmError: the input cannot be looked at.
+            OutputError, DiskFullError: the journal cannot be written.
+        """
+        self._record(_Begun(job, job.target, self._key_if_there(job)), "failed", str(error))
+
+    def maker(self, output: Path, root: Path) -> Path | None:
+        """The input that an output was made from, or is being made from; None where that is not known.
+
+        Args:
+            output: a result, not a sidecar.
+            root: its output folder, one of the session's.
+
+        Raises:
+            OutputError: the journal cannot be read.
+        """
+        maker = self._journals[root].maker(str(output))
+        return None if maker is None else Path(maker.key.input)
+
+    def _begin_all(
+        self, jobs: Iterable[Job], outputs: Outputs
+    ) -> Iterator[_Begun | Settled[_Begun, Written | Result]]:
+        for job in jobs:
+            begun = self._begin(job, outputs)
             if isinstance(begun, Result) and begun.status == "skipped" and job.is_film:
                 SegmentFolder.discard_finished(begun.target)
             yield Settled(_Begun(job, job.target), begun) if isinstance(begun, Result) else begun
 
-    def _begin(self, job: Job) -> _Begun | Result:
+    def _begin(self, job: Job, outputs: Outputs) -> _Begun | Result:
         """Decide whether a job has to be done at all, and where its output goes."""
-        if job.root is None:
-            return self._begin_existing(job, None) if _exists(job.target) else _Begun(job, job.target)
+        journal = None if job.root is None else self._journals[job.root]
         try:
-            status = job.source.stat()
+            key = self._key(job)
         except OSError as error:
-            kind = FilmError if job.is_film else PictureError
-            problem = kind(f"{job.source}: cannot be read: {error.strerror}", "check the file")
-            return Result(job.source, job.target, "failed", problem)
-        source = str(job.source.resolve())
-        options = self._options_for(job, job.root)
-        key = Key(source, status.st_size, status.st_mtime_ns, self._bundle, options)
-        journal = self._journals[job.root]
-        known = journal.find(key)
-        if self._if_exists != "overwrite" and known is not None and known.state != "failed":
-            # `started` with its output there: the run was killed between the last rename and this journal.
-            output = Path(known.output)
-            if _exists(output):
-                if known.state == "started":
-                    journal.record(key, "done", known.output)
-                return Result(job.source, output, "skipped")
-        begun = self._begin_existing(job, key) if _exists(job.target) else _Begun(job, job.target, key)
-        if isinstance(begun, _Begun):
-            if _exists(begun.target):
-                # After a kill nobody can tell whether it is the old output or the new one.
-                self._record(begun, "failed", "interrupted while it was replaced")
-            else:
-                self._record(begun, "started")
+            return Result(job.source, job.target, "failed", _unreadable(job, error))
+        place = outputs.place(job, key, journal)
+        if isinstance(place, OutputError):
+            return Result(job.source, job.target, "failed", place)
+        if isinstance(place, Made):
+            return Result(job.source, place.output, "skipped", foreign=place.foreign)
+        begun = _Begun(job, place, key)
+        # After a kill nobody can tell whether it is the old output or the new one.
+        self._record(begun, "replacing" if exists(place) else "started")
         return begun
 
     def _record(self, begun: _Begun, state: State, error: str = "") -> None:
@@ -161,33 +239,27 @@ class _Run:
         if begun.job.root is not None and begun.key is not None:
             self._journals[begun.job.root].record(begun.key, state, str(begun.target), error)
 
+    def _key_if_there(self, job: Job) -> Key | None:
+        """The same as `_key`, and None where the input is gone."""
+        try:
+            return self._key(job)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _unreadable(job, error) from error
+
+    def _key(self, job: Job) -> Key | None:
+        """The present version of a job's input with these settings; None for a single file."""
+        if job.root is None:
+            return None
+        status = job.source.stat()
+        options = self._options_for(job, job.root)
+        return Key(_input_path(job.source), status.st_size, status.st_mtime_ns, self._bundle, options)
+
     def _options_for(self, job: Job, root: Path) -> str:
         """Hash of the settings and of the name that was asked for; the folder may be moved."""
         name = os.fsencode(os.path.relpath(job.target, root))
         return hashlib.sha256(self._digests[job.is_film].encode() + name).hexdigest()
-
-    def _begin_existing(self, job: Job, key: Key | None) -> _Begun | Result:
-        match self._if_exists:
-            case "skip":
-                return Result(job.source, job.target, "skipped", foreign=key is not None)
-            case "overwrite":
-                return _Begun(job, job.target, key)
-            case "rename":
-                return _Begun(job, self._free_name(job.target), key)
-            case "error":
-                error = OutputError(
-                    f"{job.target}: is there already", "use --if-exists skip, overwrite or rename"
-                )
-                return Result(job.source, job.target, "failed", error)
-
-    def _free_name(self, target: Path) -> Path:
-        number = 1
-        while True:
-            name = target.with_name(f"{target.stem} ({number}){target.suffix}")
-            if name not in self._promised and not _exists(name):
-                self._promised.add(name)
-                return name
-            number += 1
 
     def _open(self, begun: _Begun) -> Work[Written | Result]:
         begun.started = time.perf_counter()
@@ -207,12 +279,17 @@ class _Run:
             lambda done, of: self._watch(source, done, of),
         )
 
-    def _finish(self, begun: _Begun, outcome: Written | UgatitBatchError) -> Result:
+    def _finish(self, begun: _Begun, outcome: Written | Result | UgatitBatchError) -> Result:
+        if isinstance(outcome, Result):
+            if outcome.error is not None:
+                self._is_final(begun.job, outcome.error)
+            return outcome
         seconds = time.perf_counter() - begun.started
         if isinstance(outcome, DiskFullError):
             raise outcome
         if isinstance(outcome, UgatitBatchError):
-            self._record(begun, "failed", str(outcome))
+            if self._is_final(begun.job, outcome):
+                self._record(begun, "failed", str(outcome))
             return Result(begun.job.source, begun.target, "failed", outcome, seconds)
         self._record(begun, "done")
         return Result(begun.job.source, begun.target, "done", None, seconds, outcome)
@@ -232,9 +309,14 @@ def _remove_partials(targets: Iterable[Path]) -> None:
                 partial_path(path).unlink(missing_ok=True)
 
 
-def _exists(path: Path) -> bool:
-    """As `Path.exists`, and False for names that are too long to exist."""
-    return os.path.exists(path)  # noqa: PTH110
+def _input_path(source: Path) -> str:
+    """By which the journal knows an input, be it there or not: a link is an input of its own."""
+    return str(source.parent.resolve() / source.name)
+
+
+def _unreadable(job: Job, error: OSError) -> PictureError | FilmError:
+    kind = FilmError if job.is_film else PictureError
+    return kind(f"{job.source}: cannot be read: {error.strerror}", "check the file")
 
 
 def run(
@@ -263,5 +345,5 @@ def run(
         OutputError: one of the folders cannot be written.
         DiskFullError: no room is left; what is not finished is not there.
     """
-    with _Run(plan, translator, bundle, settings, if_exists, watch) as running:
-        yield from running.results(should_stop)
+    with Session(plan.roots(), translator, bundle, settings, if_exists, watch) as session:
+        yield from session.results(plan, should_stop)

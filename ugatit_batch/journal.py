@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from ugatit_batch.atomic import explain_os_error
 from ugatit_batch.errors import DiskFullError, OutputBusyError, OutputError
@@ -20,7 +20,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 NAME = ".ugatit-batch.sqlite"
-State = Literal["started", "done", "failed"]
+State = Literal["started", "replacing", "done", "failed"]
+"""`replacing`: begun while an older output is there. It and `started` stay where a run was killed."""
+
+_FAILED_AND_OLDER_THERE = "failed, older there"
+"""As it is written down: failed, and the output is there as an older version of the input gave it."""
 
 # Paths, and errors that name them, are bytes: not every file name is text.
 _SCHEMA = """
@@ -60,9 +64,17 @@ class Entry:
     """What the journal knows of one key."""
 
     state: State
-    """`started` where a run was killed before it could say more."""
     output: str
     error: str
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What an output was made from last, or is being made from."""
+
+    key: Key
+    state: State
+    """`failed` where an older version of that input gave the output, and the present one has failed."""
 
 
 class Journal:
@@ -121,24 +133,75 @@ class Journal:
                 row = self._database.execute(query, values).fetchone()
         except sqlite3.Error as error:
             raise self._explained(error) from error
-        return None if row is None else Entry(row[0], self._whole(row[1]), os.fsdecode(row[2]))
+        return None if row is None else Entry(_state(row[0]), self._whole(row[1]), os.fsdecode(row[2]))
 
     def record(self, key: Key, state: State, output: str, error: str = "") -> None:
         """Set what is known of a key.
 
         What was known of an older version of the same input is forgotten, and so is what the same output was
-        made from before.
+        made from before; where it has failed, that an older version has given the output is still known.
         """
-        values = (
-            *(os.fsencode(key.input), key.size, key.mtime, key.bundle, key.options),
-            *(self._below(output), state, os.fsencode(error)),
-        )
+        path, below = os.fsencode(key.input), self._below(output)
+        kept: str = state
         try:
             with self._lock, self._database:
-                self._database.execute("DELETE FROM files WHERE output = ?", (self._below(output),))
-                self._database.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+                if state != "failed":
+                    self._database.execute(
+                        "DELETE FROM files WHERE output = ? AND state != 'failed'", (below,)
+                    )
+                elif self._has_output(path, key, below):
+                    kept = _FAILED_AND_OLDER_THERE
+                self._database.execute(
+                    "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                    (path, key.size, key.mtime, key.bundle, key.options, below, kept, os.fsencode(error)),
+                )
         except sqlite3.Error as failure:
             raise self._explained(failure) from failure
+
+    def _has_output(self, path: bytes, key: Key, below: bytes) -> bool:
+        """Whether an output is there that an input gave with these settings."""
+        row = self._database.execute(
+            "SELECT 1 FROM files WHERE input = ? AND bundle = ? AND options = ? AND output = ? "
+            "AND state != 'failed'",
+            (path, key.bundle, key.options, below),
+        ).fetchone()
+        return row is not None and os.path.exists(self._whole(below))  # noqa: PTH110 - any name
+
+    def forget(self, path: str, bundle: str, options: str) -> None:
+        """Nothing is known any more of an input with these settings, in whatever version. As in Key."""
+        try:
+            with self._lock, self._database:
+                self._database.execute(
+                    "DELETE FROM files WHERE input = ? AND bundle = ? AND options = ?",
+                    (os.fsencode(path), bundle, options),
+                )
+        except sqlite3.Error as failure:
+            raise self._explained(failure) from failure
+
+    def maker(self, output: str) -> Maker | None:
+        """What an output was made from, or is being made from; None where that is not known."""
+        return self.makers(output).get(self._whole(self._below(output)))
+
+    def makers(self, output: str) -> dict[str, Maker]:
+        """What is known of an output, and of those whose names differ in the suffix alone, by their paths."""
+        folder, name = os.path.split(self._below(output))
+        stem = os.path.splitext(name)[0]  # noqa: PTH122 - of bytes
+        # "/" comes after ".".
+        first, last = (os.path.join(folder, stem + end) for end in (b".", b"/"))  # noqa: PTH118
+        try:
+            with self._lock:
+                rows = self._database.execute(
+                    "SELECT output, state, input, size, mtime, bundle, options FROM files "
+                    "WHERE state != 'failed' AND (output = ? OR output > ? AND output < ?)",
+                    (self._below(output), first, last),
+                ).fetchall()
+        except sqlite3.Error as error:
+            raise self._explained(error) from error
+        return {
+            self._whole(row[0]): Maker(Key(os.fsdecode(row[2]), *row[3:]), _state(row[1]))
+            for row in rows
+            if os.path.splitext(os.path.basename(row[0]))[0] == stem  # noqa: PTH119, PTH122
+        }
 
     def unfinished(self) -> list[str]:
         """Outputs that were begun and not finished."""
@@ -176,3 +239,7 @@ class Journal:
         return OutputError(
             f"{self.path.parent}: cannot be written: {error}", "choose another folder with --output"
         )
+
+
+def _state(kept: str) -> State:
+    return "failed" if kept == _FAILED_AND_OLDER_THERE else cast(State, kept)

@@ -7,8 +7,10 @@ long the input, and however long a film in it, only a fixed number of frames is 
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from ugatit_batch.errors import UgatitBatchError
 from ugatit_batch.frames import Finished
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from ugatit_batch.frames import Frame, Smoothing, Style, Translated, Translator
 
@@ -67,7 +69,17 @@ class Work(Protocol[ResultT_co]):
         """
 
     def abandon(self) -> None:
-        """The item has failed, or the run has ended early: let go of everything. Called at most once."""
+        """The item has failed, or was never begun: let go of everything. Called at most once."""
+
+    def pause(self) -> None:
+        """The run has ended early and the item has not failed.
+
+        Keep what a later run can go on from, and let go of everything. Called at most once, in place of
+        `abandon`.
+
+        Raises:
+            UgatitBatchError: it cannot be kept; everything was let go of all the same.
+        """
 
 
 @dataclass(frozen=True)
@@ -154,13 +166,17 @@ class Pipeline(Generic[ItemT, ResultT]):
         self,
         items: Iterable[ItemT | Settled[ItemT, ResultT]],
         should_stop: Callable[[], bool] = lambda: False,
+        patience: float = math.inf,
     ) -> Generator[tuple[ItemT, ResultT | UgatitBatchError], None, None]:
         """Yield each item with its result, or with the error that it alone failed with, as they are finished.
 
         Args:
             items: iterated in a thread of the pipeline, only a little ahead of the work; Settled ones are
                 yielded at once.
-            should_stop: asked before each item; True lets what was begun finish, and begins no more.
+            should_stop: asked before each item and now and then in between, from two threads. True lets what
+                was begun finish, and begins no more.
+            patience: seconds that what was begun has for that. Then the run ends by itself, after the steps
+                that are being taken; items that have no result until then are paused and not yielded.
 
         Raises:
             Exception: whatever is not a UgatitBatchError, from any stage, ends the run.
@@ -173,25 +189,48 @@ class Pipeline(Generic[ItemT, ResultT]):
         for thread in threads:
             thread.start()
         try:
-            while (entry := self._results.get()) is not None:
-                if isinstance(entry, BaseException):
-                    raise entry
-                yield entry
+            yield from self._outcomes(should_stop, patience)
         finally:
             self._given_up.set()
             for thread in threads:
                 thread.join()
             self._read_pool.shutdown(cancel_futures=True)
             self._write_pool.shutdown(cancel_futures=True)
-            self._abandon_all()
+            self._let_go_of_all()
+        # Steps that were being taken when patience ended have finished an item, or found the run's end.
+        while not self._results.empty():
+            entry = self._results.get()
+            if entry is not None:
+                yield _unless_raised(entry)
 
-    def _abandon_all(self) -> None:
-        """Let go of what is still open; every thread has ended."""
+    def _outcomes(
+        self, should_stop: Callable[[], bool], patience: float
+    ) -> Iterator[tuple[ItemT, ResultT | UgatitBatchError]]:
+        """What comes of the items, until there are no more or patience has ended."""
+        deadline: float | None = None
+        while deadline is None or time.monotonic() < deadline:
+            if deadline is None and should_stop():
+                deadline = time.monotonic() + patience
+            try:
+                entry = self._results.get(timeout=_POLL)
+            except queue.Empty:
+                continue
+            if entry is None:
+                return
+            yield _unless_raised(entry)
+
+    def _let_go_of_all(self) -> None:
+        """Close what is still open; every thread has ended."""
         for opening in self._unclaimed:
             if not opening.cancelled() and opening.exception() is None:
                 opening.result().abandon()
         for ticket in self._begun:
-            ticket.work.abandon()
+            if ticket.failed:
+                ticket.work.abandon()
+                continue
+            # Something else has ended the run, and the other works have to be let go of as well.
+            with contextlib.suppress(UgatitBatchError):
+                ticket.work.pause()
 
     def _guarded(self, stage: Callable[..., None], *args: object) -> None:
         try:
@@ -383,3 +422,14 @@ class Pipeline(Generic[ItemT, ResultT]):
         if isinstance(result, UgatitBatchError):
             ticket.work.abandon()
         self._report(ticket.item, result)
+
+
+def _unless_raised(entry: EntryT | BaseException) -> EntryT:
+    """What a thread has handed to the consumer.
+
+    Raises:
+        BaseException: that is what ended the thread.
+    """
+    if isinstance(entry, BaseException):
+        raise entry
+    return entry

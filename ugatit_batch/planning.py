@@ -7,7 +7,6 @@ in TypeScript are no films.
 from __future__ import annotations
 
 import os
-import stat
 import string
 import sys
 import unicodedata
@@ -21,9 +20,10 @@ from ugatit_batch.images.sidecars import Kind, picture_sidecar_path
 from ugatit_batch.images.write import OUTPUT_SUFFIXES, Encoding, output_suffix
 from ugatit_batch.video.attention import film_sidecar_path
 from ugatit_batch.video.containers import FILM_SUFFIXES, OUTPUT_FILM_SUFFIXES, film_suffix, is_program
+from ugatit_batch.walk import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     from ugatit_batch.video.info import FilmFormat
 
@@ -50,6 +50,11 @@ class Job:
 def is_film(path: Path) -> bool:
     """Whether a file is a film, by its name."""
     return path.suffix.lower() in FILM_SUFFIXES
+
+
+def is_media(path: Path) -> bool:
+    """Whether a file is a picture or a film, by its name. Programs in TypeScript may be among them."""
+    return path.suffix.lower() in PICTURE_SUFFIXES | FILM_SUFFIXES
 
 
 def sidecar_path(target: Path, kind: Kind) -> Path:
@@ -148,11 +153,11 @@ def plan(inputs: Sequence[Path], naming: Naming, recursive: bool = True) -> Plan
         # Unlike `Path.exists`, it takes any name, too long ones too.
         if not os.path.exists(given):  # noqa: PTH110
             raise UsageError(f"{given}: no such file or folder", "check the path")
-    roots = {given: _root(given, naming) for given in inputs if given.is_dir()}
+    roots = {given: output_folder(given, naming) for given in inputs if given.is_dir()}
     outputs = frozenset(root.resolve() for root in roots.values())
     for given in inputs:
         if given in roots:
-            _plan_folder(made, given, roots[given], naming, _walk(given, outputs, recursive, made))
+            _plan_folder(made, given, roots[given], naming, outputs, recursive)
         else:
             made.jobs.append(_plan_file(given, naming, alone=len(inputs) == 1))
     if not made.jobs and not made.problems:
@@ -189,8 +194,12 @@ def _plan_file(source: Path, naming: Naming, alone: bool) -> Job:
     return Job(source, _inside(output, naming.relative(source, "")), output)
 
 
-def _root(given: Path, naming: Naming) -> Path:
-    """The output folder of an input folder."""
+def output_folder(given: Path, naming: Naming) -> Path:
+    """The output folder of an input folder.
+
+    Raises:
+        UsageError: it has no name to make one from, or would be its own output.
+    """
     folder = given.resolve()
     if naming.output is None:
         if folder.name == "":
@@ -202,53 +211,35 @@ def _root(given: Path, naming: Naming) -> Path:
     return naming.output
 
 
-def _plan_folder(made: Plan, given: Path, root: Path, naming: Naming, found: Iterable[Path]) -> None:
-    for source in found:
-        if source.suffix.lower() not in PICTURE_SUFFIXES | FILM_SUFFIXES or is_program(source):
+def _plan_folder(
+    made: Plan, given: Path, root: Path, naming: Naming, outputs: frozenset[Path], recursive: bool
+) -> None:
+    def problem(folder: Path, error: OSError) -> None:
+        why = f"{folder}: cannot be looked into: {error.strerror}"
+        made.problems.append((folder, PictureError(why, "check its permissions")))
+
+    found = walk(given, skip=lambda folder: folder.resolve() in outputs, recursive=recursive, problem=problem)
+    for source, _ in found:
+        if not is_media(source) or is_program(source):
             made.ignored += 1
-            continue
-        parent = source.parent.relative_to(given).as_posix()
-        made.jobs.append(Job(source, _inside(root, naming.relative(source, parent)), root))
+        else:
+            made.jobs.append(job_for(source, given, root, naming))
 
 
-def _walk(folder: Path, outputs: frozenset[Path], recursive: bool, made: Plan) -> Iterator[Path]:
-    """Files below a folder in a fixed order, without hidden ones and without the output trees.
+def job_for(source: Path, folder: Path, root: Path, naming: Naming) -> Job:
+    """The job of one file of an input folder: its target mirrors the tree.
 
-    Links are followed, but never back into a folder that they are in.
+    Args:
+        source: the file, below `folder`.
+        folder: the input.
+        root: the output folder.
+        naming: what outputs are called.
+
+    Raises:
+        UsageError: the target would lie outside of `root`.
     """
-
-    def visit(directory: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-        try:
-            status = directory.stat()
-            with os.scandir(directory) as entries:
-                found = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            made.problems.append(
-                (
-                    directory,
-                    PictureError(
-                        f"{directory}: cannot be looked into: {error.strerror}", "check its permissions"
-                    ),
-                )
-            )
-            return
-        here = above | {(status.st_dev, status.st_ino)}
-        for entry in found:
-            if entry.name.startswith("."):  # half-written files too
-                continue
-            path = directory / entry.name
-            try:
-                status = path.stat()
-            except OSError:  # a link to nothing or to itself
-                continue
-            if stat.S_ISREG(status.st_mode):
-                yield path
-            elif stat.S_ISDIR(status.st_mode):
-                seen = (status.st_dev, status.st_ino) in here or path.resolve() in outputs
-                if recursive and not seen:
-                    yield from visit(path, here)
-
-    return visit(folder, frozenset())
+    parent = source.parent.relative_to(folder).as_posix()
+    return Job(source, _inside(root, naming.relative(source, parent)), root)
 
 
 def _inside(root: Path, relative: str) -> Path:
@@ -265,10 +256,10 @@ def _inside(root: Path, relative: str) -> Path:
 
 def _check_clashes(jobs: Sequence[Job], attention: Sequence[Kind]) -> None:
     owners: dict[str, Path] = {}
-    sources = {_same(job.source.resolve()): job.source for job in jobs}
+    sources = {same_name(job.source.resolve()): job.source for job in jobs}
     for job in jobs:
         for target in (job.target, *(sidecar_path(job.target, kind) for kind in attention)):
-            name = _same(target.resolve())
+            name = same_name(target.resolve())
             if name in sources:
                 raise UsageError(
                     f"{target}: the output would replace the input {sources[name]}",
@@ -282,7 +273,7 @@ def _check_clashes(jobs: Sequence[Job], attention: Sequence[Kind]) -> None:
             owners[name] = job.source
 
 
-def _same(path: Path) -> str:
+def same_name(path: Path) -> str:
     """Equal for two names of one file on this system."""
     if sys.platform in ("darwin", "win32"):
         return unicodedata.normalize("NFC", str(path)).casefold()

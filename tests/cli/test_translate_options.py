@@ -193,6 +193,17 @@ def test_if_exists_decides_about_what_is_there(program: Program, photo: Path, tm
     assert target.read_bytes() == (tmp_path / "out" / "a (1).png").read_bytes() != old
 
 
+def test_update_makes_anew_what_came_of_an_older_input(program: Program, photo: Path, tmp_path: Path) -> None:
+    command = ("translate", photo.parent, "-m", "ink", "-o", tmp_path / "out", "--if-exists", "update")
+    target = tmp_path / "out" / "a.png"
+    assert program(*command).code == 0
+    old = target.read_bytes()
+    assert [line["status"] for line in program(*command, "--json").lines()] == ["skipped"]
+    paint(photo, 60, 40, seed=5)
+    assert [line["status"] for line in program(*command, "--json").lines()] == ["done"]
+    assert target.read_bytes() != old
+
+
 def test_folders_in_folders_are_left_alone_when_asked(program: Program, photo: Path, tmp_path: Path) -> None:
     paint(photo.parent / "sub" / "b.png")
     for flag, names in (("--no-recursive", {"a.png"}), ("--recursive", {"a.png", "sub/b.png"})):

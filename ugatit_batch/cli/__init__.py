@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "translate": "translate",
+    "watch": "watch",
     "train": "train",
     "evaluate": "evaluate",
     "build-engine": "build_engine",

@@ -1,9 +1,10 @@
-"""The options of `translate` that concern films."""
+"""The options of `translate` and `watch` that concern films."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import click
@@ -12,9 +13,8 @@ from ugatit_batch.cli.shared import FlagNamedOption
 from ugatit_batch.video.info import AudioChoice, Codec, FilmFormat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
-    from ugatit_batch.planning import Job
     from ugatit_batch.video.info import FilmOptions
 
 CommandT = TypeVar("CommandT", bound="Callable[..., Any]")
@@ -112,7 +112,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 
 
 def read_film_options(
-    values: dict[str, Any], format_: FilmFormat, metadata: str, films: Iterable[Job]
+    values: Mapping[str, Any], format_: FilmFormat, metadata: str, targets: Iterable[Path] | None
 ) -> FilmOptions:
     """What `film_options` have brought.
 
@@ -120,7 +120,8 @@ def read_film_options(
         values: by the names of the parameters; others are left alone.
         format_: container.
         metadata: `keep` or `drop`.
-        films: the jobs that they are for.
+        targets: where the results go; None where it is not known which films will come. Then options are
+            refused that go into no container which `format_` may come to.
 
     Raises:
         UsageError: they contradict each other, or a film's container.
@@ -156,6 +157,30 @@ def read_film_options(
         **{name: values[name] for name in names},
     )
     check_hwaccel(options.hwaccel)
-    for target in {job.target.suffix.lower(): job.target for job in films}.values():
+    if targets is None:
+        _check_any(options)
+        return options
+    for target in {target.suffix.lower(): target for target in targets}.values():
         check_options(options, target)
     return options
+
+
+def _check_any(options: FilmOptions) -> None:
+    """Refuse what goes into no container.
+
+    Raises:
+        UsageError, EnvironmentLacksError: as `check_options`, of the container that takes most.
+    """
+    from ugatit_batch.errors import EnvironmentLacksError, UsageError
+    from ugatit_batch.video.codecs import check_options
+
+    containers = ("mkv", "mp4", "mov", "webm") if options.format == "auto" else (options.format,)
+    refused: list[UsageError | EnvironmentLacksError] = []
+    for container in containers:
+        try:
+            check_options(options, Path(f"*.{container}"))
+        except (UsageError, EnvironmentLacksError) as error:
+            refused.append(error)
+        else:
+            return
+    raise refused[0]

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+# Names of files may hold anything: what ends a line of a log and forges another, or moves a cursor.
+_CONTROLS = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
+def one_line(text: str) -> str:
+    """A text in which control characters are spelled out."""
+    return text.translate(_CONTROLS)
+
+
 def new_console(*, stderr: bool = True) -> Console:
     """Lines are not broken, so that paths can be copied."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ugatit_batch.display.console import ProgressDisplay, RateColumn, new_console
+from ugatit_batch.display.results import FilmLines, ResultLines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +32,8 @@ class TranslateDisplay(ProgressDisplay):
 
     def __init__(self, title: str, total: int, unit: str, *, verbose: bool, quiet: bool) -> None:
         self._console = new_console()
-        self._verbose, self._quiet = verbose, quiet
-        self._counts: Counter[str] = Counter()
-        self._foreign = self._frames = self._sidecars = 0
-        self._notes: Counter[str] = Counter()
+        self._results = ResultLines(self._console, verbose=verbose, quiet=quiet)
+        self._quiet = quiet
         self._started = time.perf_counter()
         self._title, self._unit = title, unit
         self._progress = Progress(
@@ -50,7 +48,7 @@ class TranslateDisplay(ProgressDisplay):
             transient=True,
         )
         self._task = self._progress.add_task("translating", total=total, failed="", unit=unit)
-        self._films: dict[Path, TaskID] = {}
+        self._films = FilmLines(self._progress)
 
     def __enter__(self) -> TranslateDisplay:
         if not self._quiet:
@@ -60,36 +58,13 @@ class TranslateDisplay(ProgressDisplay):
 
     def watch(self, source: Path, done: int, of: int | None) -> None:
         """Take in how many of a film's frames are written. May be called from any thread."""
-        if source not in self._films:
-            self._films[source] = self._progress.add_task(
-                escape(source.name), total=of, completed=done, failed="", unit="frames"
-            )
-        # What the headers promise may be too little.
-        total = None if of is None else max(of, done)
-        self._progress.update(self._films[source], completed=done, total=total)
+        self._films.watch(source, done, of)
 
     def show(self, result: Result) -> None:
         """Take one result in."""
-        film = self._films.pop(result.source, None)
-        if film is not None:
-            self._progress.remove_task(film)
-        self._counts[result.status] += 1
-        self._foreign += result.foreign
-        self._frames += result.written.frames
-        self._sidecars += len(result.written.attention)
-        if result.error is not None:
-            self._progress.console.print(f"[red]failed[/red]  {escape(str(result.error))}")
-        elif self._verbose and not self._quiet:
-            self._progress.console.print(
-                f"{result.status}  {escape(str(result.source))} → {escape(str(result.target))}"
-            )
-        for note in result.written.notes:
-            if not self._notes[note] and not self._quiet:
-                self._progress.console.print(
-                    f"[yellow]note[/yellow]    {escape(result.source.name)}: {escape(note)}"
-                )
-            self._notes[note] += 1
-        failed = self._counts["failed"]
+        self._films.end(result.source)
+        self._results.show(result)
+        failed = self._results.counts["failed"]
         self._progress.update(self._task, advance=1, failed=f"[red]{failed} failed[/red]" if failed else "")
 
     def summarize(self, ignored: int, places: Sequence[Path]) -> None:
@@ -103,29 +78,30 @@ class TranslateDisplay(ProgressDisplay):
         if self._quiet:
             return
         seconds = time.perf_counter() - self._started
+        results = self._results
         table = Table.grid(padding=(0, 2))
-        done = self._counts["done"]
+        done = results.counts["done"]
         rate = f"{done / seconds:.3g} {self._unit}/s" if done else ""
         table.add_row("translated", str(done), f"in {seconds:.1f} s  {rate}")
-        if self._frames > done:
-            words = f"with those of animations and films  {self._frames / seconds:.3g} frames/s"
-            table.add_row("frames", str(self._frames), words)
-        if self._sidecars:
-            table.add_row("attention", str(self._sidecars), "sidecar files")
-        if self._counts["skipped"]:
-            table.add_row("skipped", str(self._counts["skipped"]), "were there already")
-        if self._foreign:
+        if results.frames > done:
+            words = f"with those of animations and films  {results.frames / seconds:.3g} frames/s"
+            table.add_row("frames", str(results.frames), words)
+        if results.sidecars:
+            table.add_row("attention", str(results.sidecars), "sidecar files")
+        if results.counts["skipped"]:
+            table.add_row("skipped", str(results.counts["skipped"]), "were there already")
+        if results.foreign:
             words = "of those not made from these settings; --if-exists overwrite makes them anew"
-            table.add_row("", str(self._foreign), words)
-        if self._counts["failed"]:
+            table.add_row("", str(results.foreign), words)
+        if results.counts["failed"]:
             table.add_row(
                 "[red]failed[/red]",
-                str(self._counts["failed"]),
+                str(results.counts["failed"]),
                 "see above; the same command tries them again",
             )
         if ignored:
             table.add_row("left alone", str(ignored), "files that are neither pictures nor films")
-        for note, count in self._notes.items():
+        for note, count in results.notes.items():
             if count > 1:
                 table.add_row("note", str(count), escape(note))
         self._console.print(table)

@@ -5,6 +5,7 @@ Every function here may be called from several threads at once. Knows nothing of
 
 from __future__ import annotations
 
+import contextlib
 import stat
 from functools import lru_cache
 from typing import TYPE_CHECKING, cast
@@ -33,6 +34,7 @@ from ugatit_batch.images.metadata import ExifBlock, Metadata, descriptive, sane_
 from ugatit_batch.images.picture import DECODE_ERRORS, PIXEL_LIMIT, Picture, unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
 
@@ -65,31 +67,55 @@ def open_picture(path: Path, sizing: Sizing, rule: SizeRule) -> Picture:
         PictureError: it is missing, empty, cut short, damaged, too large, or no picture.
         SizeError: the network does not take the size that comes out.
     """
-    with _open_file(path) as handle:
-        head = handle.read(headers.HEAD_BYTES)
-        if not head:
-            raise PictureError(f"{path}: the file is empty", "copy it again from where it came from")
-        formats = _formats(path, head)
-        handle.seek(0)
-        try:
-            with Image.open(handle, formats=formats) as image:
-                picture = _read(path, image, head, sizing, rule)
-            if picture.frame_count > 1 or picture.format in ("GIF", "WEBP"):
-                _look_at_whole_file(picture, handle)
-            return picture
-        except SizeError as error:
-            raise SizeError(f"{path}: {error.message}", error.hint) from error
-        except UnidentifiedImageError as error:
-            raise PictureError(
-                f"{path}: is not a picture, or is cut short at its beginning",
-                "open it in a picture viewer; if that shows it, save it as PNG or JPEG",
-            ) from error
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise _too_large(path) from error
-        except MemoryError as error:
-            raise PictureError(f"{path}: does not fit into memory", "scale it down first") from error
-        except DECODE_ERRORS as error:
-            raise unreadable(path, "is cut short or damaged", error) from error
+    with _open_file(path) as handle, _explaining(path):
+        head, formats = _look_at_head(path, handle)
+        with Image.open(handle, formats=formats) as image:
+            picture = _read(path, image, head, sizing, rule)
+        if picture.frame_count > 1 or picture.format in ("GIF", "WEBP"):
+            _look_at_whole_file(picture, handle)
+        return picture
+
+
+def check_header(path: Path) -> None:
+    """See whether a picture can be opened, without decoding it. What is behind its header may be missing.
+
+    Raises:
+        PictureError: it is missing, empty, too large, no picture, or cut short within its header.
+    """
+    with _open_file(path) as handle, _explaining(path):
+        _, formats = _look_at_head(path, handle)
+        with Image.open(handle, formats=formats) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                raise _too_large(path)
+
+
+@contextlib.contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Turn what Pillow raises into the project's own errors."""
+    try:
+        yield
+    except SizeError as error:
+        raise SizeError(f"{path}: {error.message}", error.hint) from error
+    except UnidentifiedImageError as error:
+        raise PictureError(
+            f"{path}: is not a picture, or is cut short at its beginning",
+            "open it in a picture viewer; if that shows it, save it as PNG or JPEG",
+        ) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path) from error
+    except MemoryError as error:
+        raise PictureError(f"{path}: does not fit into memory", "scale it down first") from error
+    except DECODE_ERRORS as error:
+        raise unreadable(path, "is cut short or damaged", error) from error
+
+
+def _look_at_head(path: Path, handle: BinaryIO) -> tuple[bytes, tuple[str, ...]]:
+    """The first bytes of a file, and the formats that it may have."""
+    head = handle.read(headers.HEAD_BYTES)
+    if not head:
+        raise PictureError(f"{path}: the file is empty", "copy it again from where it came from")
+    handle.seek(0)
+    return head, _formats(path, head)
 
 
 def _open_file(path: Path) -> BinaryIO:

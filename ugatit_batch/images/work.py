@@ -85,3 +85,7 @@ class PictureWork:
         """See `Work`."""
         self._pixels.clear()
         self._attention.clear()
+
+    def pause(self) -> None:
+        """See `Work`. A part of a picture is of no use to a later run."""
+        self.abandon()

@@ -107,6 +107,7 @@ class FilmWork:
         self._films: SegmentFilms | None = None
         self._in_segment = self._repeated = 0
         self._last: FilmFrame | None = None
+        self._between_steps = True
         self._style = state.style
         self.smoothing = _smoothing(info, state.style) if options.smooth else None
 
@@ -140,6 +141,7 @@ class FilmWork:
         Raises:
             OutputError, DiskFullError: it cannot be written.
         """
+        self._between_steps = False
         frame, seen = self._line.popleft()
         if self._state.first is None:
             self._state.first = frame.pts
@@ -156,6 +158,7 @@ class FilmWork:
         self._last = frame
         self._in_segment += 1
         self._repeated += frame.repeated
+        self._between_steps = True
         self._say(self._state.pictures + self._in_segment, self._total)
 
     def finish(self) -> Written:
@@ -165,6 +168,7 @@ class FilmWork:
             FilmError: there was no picture.
             OutputError, DiskFullError: it cannot be written.
         """
+        self._between_steps = False
         state, shape = self._state, self._shape
         self._close_segment()
         if not state.segments:
@@ -196,6 +200,19 @@ class FilmWork:
         if self._films is not None:
             self._films.abandon()
         self._folder.close()
+
+    def pause(self) -> None:
+        """See `Work`. The segment at hand ends with the picture that was added last.
+
+        Raises:
+            OutputError, DiskFullError: that cannot be written; the segments before it stay.
+        """
+        try:
+            # A step that was broken off may have written a picture to one file and not to the other.
+            if self._between_steps:
+                self._close_segment()
+        finally:
+            self.abandon()
 
     def _number(self, pts: int) -> int:
         """Of the segment that a picture belongs to, counted in time."""

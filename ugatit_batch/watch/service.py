@@ -1,0 +1,380 @@
+"""The loop of a watch folder: what is ready becomes jobs, what is done may go.
+
+It yields what happens; whoever runs it shows it. Knows nothing of the command line or of networks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ugatit_batch.errors import (
+    DiskFullError,
+    EnvironmentLacksError,
+    FilmError,
+    InputChangedError,
+    OutputBusyError,
+    OutputError,
+    PictureError,
+    UgatitBatchError,
+)
+from ugatit_batch.jobs import Result
+from ugatit_batch.planning import Plan, job_for, same_name, sidecar_path
+from ugatit_batch.watch.after import StoppedError
+from ugatit_batch.watch.gate import Gate
+from ugatit_batch.watch.inbox import Inbox
+from ugatit_batch.watch.outbox import Outbox
+from ugatit_batch.watch.ready import look
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
+
+    from ugatit_batch.jobs import Session
+    from ugatit_batch.planning import Job, Naming
+    from ugatit_batch.watch.after import After
+    from ugatit_batch.watch.gate import Arrival, Version
+    from ugatit_batch.watch.ready import Look
+    from ugatit_batch.watch.rules import Rules
+
+PATIENCE = 5.0
+"""Seconds that what is at hand gets to be finished once the service is to stop."""
+_TROUBLE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+"""Seconds between two tries while a disk is full or a folder is away; the last one again and again."""
+_PAUSES = (1, 2, 4, 8, 16, 32, 64)
+"""Pauses between tries of a file that cannot be read, in units of `settle`."""
+_PAUSES_ONCE = (1, 2)
+
+_LOOK_ROUND = 5.0
+"""Seconds after which a quiet service looks whether its folders are still there."""
+
+Kind = Literal["watching", "waiting", "resumed", "problem", "left", "stopping"]
+EndOfInput = Literal["moved", "deleted"]
+Verdict = Literal["gone", "again", "later", "final"]
+"""On a failure: the input is not there any more; comes again soon; with the next walk; never."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that people should know of, beside results."""
+
+    kind: Kind
+    """`waiting`: nothing is done until it is over; `problem`: concerns one file, or one folder."""
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What came of one file, for good."""
+
+    result: Result
+    after: EndOfInput | None = None
+    """What has become of the input; None where it is where it was."""
+    moved_to: Path | None = None
+
+
+Event = Notice | Finished
+
+
+@dataclass(frozen=True)
+class WatchOptions:
+    """How a folder is watched."""
+
+    settle: float = 2.0
+    """Seconds without a change before a file is taken for whole."""
+    poll: bool = False
+    rescan: float = 300.0
+    """Seconds between two walks through everything."""
+    existing: bool = True
+    """Whether what is there at the start is translated."""
+    once: bool = False
+    """End when nothing is left to do."""
+
+
+class Service:
+    """Translates whatever comes into a folder.
+
+    Args:
+        rules: the folder, and what is looked at in it.
+        root: the output folder.
+        naming: where outputs go below it.
+        open_session: opens the run that translates, on `root`; given what says whether a failure is final.
+        after: what happens to inputs that are done.
+        options: how the folder is watched.
+        tell: called, often, with how many files are waiting, how many are being worked on, and what the
+            service does, in a few words.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        root: Path,
+        naming: Naming,
+        open_session: Callable[[Callable[[Job, UgatitBatchError], bool]], Session],
+        after: After,
+        options: WatchOptions,
+        tell: Callable[[int, int, str], object] = lambda _waiting, _working, _state: None,
+    ) -> None:
+        self._tell = tell
+        self._naming, self._after, self._options = naming, after, options
+        settle = options.settle
+        pauses = [settle * unit for unit in (_PAUSES_ONCE if options.once else _PAUSES)]
+        self._gate = Gate(settle, pauses, self._look)
+        self._inbox = Inbox(
+            rules,
+            self._gate,
+            self._is_wanted,
+            self._wake,
+            lambda: self._stopping,
+            poll=options.poll,
+            settle=settle,
+            rescan=options.rescan,
+            claim=after.mode != "keep",
+        )
+        self._outbox = Outbox(root, lambda: open_session(self._is_final))
+        self._ready: dict[Path, Arrival] = {}
+        self._verdicts: dict[Path, Verdict] = {}
+        self._reported: dict[Path, str] = {}
+        self._passed: dict[Path, Version] = {}
+        self._film_turn = False
+        self._left: list[Path] = []
+        self._stopping = False
+        # Its `put` may interrupt its own `get`, as a signal handler does; an Event's may not.
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def stop(self) -> None:
+        """End soon: what is at hand is finished, or kept as far as it is. Signal handlers may call it."""
+        self._stopping = True
+        self._bell.put(None)
+
+    def events(self) -> Generator[Event, None, None]:
+        """Watch until `stop` is called, or until nothing is left to do with `once`.
+
+        Raises:
+            OutputBusyError, OutputError, DiskFullError, PictureError: it cannot begin; with `once`, go on.
+            UgatitBatchError: the network cannot go on.
+        """
+        with contextlib.closing(self._inbox), contextlib.closing(self._outbox):
+            self._outbox.open()
+            how = self._inbox.open()
+            if not self._options.existing:
+                self._inbox.leave_existing(self._is_begun)
+            where = f"{self._inbox.folder} ({how}); results go to {self._outbox.root}"
+            yield Notice("watching", f"watching {where}")
+            trouble, tries = "", 0
+            while not self._stopping:
+                try:
+                    yield from self._open()
+                    yield from self._work()
+                except (DiskFullError, OutputError, OutputBusyError, PictureError) as error:
+                    if self._options.once:
+                        raise
+                    self._say_how_it_stands(trouble=error.message)
+                    if str(error) != trouble:
+                        trouble, tries = str(error), 0
+                        yield Notice("waiting", trouble)
+                    self._wait(_TROUBLE_PAUSES[min(tries, len(_TROUBLE_PAUSES) - 1)])
+                    tries += 1
+                    continue
+                if trouble and not self._stopping:
+                    trouble = ""
+                    yield Notice("resumed", "going on")
+                if self._options.once and self._inbox.is_idle and not self._ready:
+                    break
+                self._say_how_it_stands()
+                if not self._ready:
+                    self._wait(min(self._inbox.next() - time.monotonic(), _LOOK_ROUND))
+            if self._left:
+                yield Notice(
+                    "left", f"{len(self._left)} files are still being written and left for the next run"
+                )
+            if self._stopping:
+                yield Notice("stopping", "stopped; what is not done is taken up at the next start")
+
+    def _open(self) -> Iterator[Event]:
+        """See that both folders are there, and are those that they were."""
+        back = self._outbox.open()
+        if back is not None:
+            # Results may have been taken away with the folder.
+            self._inbox.rescan()
+            yield Notice("resumed", back)
+        how = self._inbox.open()
+        if how is not None:
+            yield Notice("resumed", f"watching {self._inbox.folder} again ({how})")
+
+    def _work(self) -> Iterator[Event]:
+        """One round: take in what has come, translate what is ready."""
+        for arrival in self._inbox.look():
+            if arrival.error is None:
+                self._ready[arrival.path] = arrival
+            else:
+                yield from self._give_up(arrival, arrival.error)
+        for problem in self._inbox.problems():
+            yield Notice("problem", str(problem))
+        jobs = self._choose()
+        if not jobs or self._stopping:
+            return
+        left = {job.source: job for job in jobs}
+        results = self._outbox.session.results(Plan(jobs), self._should_stop, PATIENCE)
+        with contextlib.closing(results):
+            self._say_how_it_stands(len(left))
+            for result in results:
+                yield from self._settle(left.pop(result.source), result)
+                self._say_how_it_stands(len(left))
+
+    def _choose(self) -> list[Job]:
+        """All pictures that are ready, or one film, in turns, so that neither waits for long.
+
+        What would have the same outputs as another is left for later, when it shows whether that is so.
+        """
+        jobs: list[Job] = []
+        films: list[Job] = []
+        names: set[str] = set()
+        for path in self._ready:
+            job = self._job(path)
+            if job.is_film:
+                films.append(job)
+                continue
+            mine = {same_name(output) for output in (job.target, *self._sidecars(job.target))}
+            if names.isdisjoint(mine):
+                names |= mine
+                jobs.append(job)
+        if films and (self._film_turn or not jobs):
+            self._film_turn = False
+            return films[:1]
+        self._film_turn = True
+        return jobs
+
+    def _settle(self, job: Job, result: Result) -> Iterator[Event]:
+        """Take in what came of one job."""
+        arrival = self._ready.pop(job.source)
+        verdict = self._verdicts.pop(job.source, None)
+        if verdict == "again":
+            return
+        self._gate.forget(job.source)
+        if verdict == "gone":
+            self._outbox.session.forget(job)
+            return
+        if result.status == "failed":
+            yield from self._report(job.source, str(result.error), Finished(result))
+        elif result.foreign or self._after.mode == "keep":
+            if result.foreign:
+                # The journal knows nothing of it, and every walk would find it again.
+                self._passed[job.source] = arrival.version
+            self._reported.pop(job.source, None)
+            yield Finished(result)
+        else:
+            yield from self._let_go(job, arrival.version, result)
+
+    def _let_go(self, job: Job, version: Version, result: Result) -> Iterator[Event]:
+        """The output is there: move or delete the input."""
+        frames = result.written.frames or None
+        try:
+            if not self._outbox.is_here:
+                raise OutputError(f"{self._outbox.root}: the output folder is gone", "make it again")
+            place = self._after.apply(
+                job.source,
+                version,
+                result.target,
+                self._sidecars(result.target),
+                frames,
+                lambda: self._stopping,
+            )
+        except StoppedError:
+            yield Finished(result)
+        except InputChangedError:
+            self._inbox.touch(job.source)
+            yield Finished(result)
+        except UgatitBatchError as error:
+            yield from self._report(job.source, str(error), Finished(result), Notice("problem", str(error)))
+        else:
+            self._reported.pop(job.source, None)
+            self._outbox.session.forget(job)
+            yield Finished(result, "deleted" if place is None else "moved", place)
+
+    def _give_up(self, arrival: Arrival, error: UgatitBatchError) -> Iterator[Event]:
+        """It never became readable."""
+        job = self._job(arrival.path)
+        self._gate.forget(arrival.path)
+        self._outbox.session.give_up(job, error)
+        yield Finished(Result(job.source, job.target, "failed", error))
+
+    def _report(self, path: Path, text: str, *events: Event) -> Iterator[Event]:
+        """What is tried again with every walk is told once."""
+        if self._reported.get(path) != text:
+            self._reported[path] = text
+            yield from events
+
+    # What the gate, the inbox and the session ask.
+
+    def _is_wanted(self, path: Path, version: Version) -> bool:
+        ready = self._ready.get(path)
+        if ready is not None:
+            if ready.version == version:
+                return False
+            del self._ready[path]
+            return True
+        if self._passed.get(path) == version:
+            return False
+        try:
+            known = self._outbox.session.known(self._job(path))
+        except (PictureError, FilmError):
+            # The gate will say why, if it stays like that.
+            return True
+        if known is None:
+            return True
+        # An input that is done and still there: the program was killed before it could go.
+        return self._after.mode != "keep" if known.state == "done" else known.state != "failed"
+
+    def _is_begun(self, path: Path) -> bool:
+        known = self._outbox.session.known(self._job(path))
+        return known is not None and known.state != "failed"
+
+    def _is_final(self, job: Job, error: UgatitBatchError) -> bool:
+        """Whether a failure stays: else the file is tried again, and the journal does not call it failed."""
+        verdict: Verdict = "final"
+        if not os.path.lexists(job.source):
+            verdict = "gone"
+        elif isinstance(error, OutputError | EnvironmentLacksError) and not self._options.once:
+            verdict = "later"
+        elif isinstance(error, PictureError | FilmError) and self._gate.again(
+            self._ready[job.source], error, time.monotonic()
+        ):
+            verdict = "again"
+        self._verdicts[job.source] = verdict
+        return verdict == "final"
+
+    def _look(self, path: Path) -> Look:
+        seen = look(path)
+        if seen == "open" and self._options.once:
+            self._left.append(path)
+            return "gone"
+        return seen
+
+    def _should_stop(self) -> bool:
+        return self._stopping or not self._outbox.is_here
+
+    def _job(self, path: Path) -> Job:
+        return job_for(path, self._inbox.folder, self._outbox.root, self._naming)
+
+    def _sidecars(self, target: Path) -> list[Path]:
+        return [sidecar_path(target, kind) for kind in self._naming.attention]
+
+    def _say_how_it_stands(self, working: int = 0, trouble: str = "") -> None:
+        state = "stopping" if self._stopping else f"waiting: {trouble}" if trouble else "watching"
+        self._tell(self._inbox.waiting + len(self._ready) - working, working, state)
+
+    def _wake(self) -> None:
+        if self._bell.empty():
+            self._bell.put(None)
+
+    def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(queue.Empty):
+            if not self._stopping and seconds > 0:
+                self._bell.get(timeout=seconds)
+            while True:
+                self._bell.get_nowait()
