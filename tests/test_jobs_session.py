@@ -262,3 +262,53 @@ def test_patience_ends_a_plan_and_what_was_not_done_stays_begun(tmp_path: Path) 
         assert list(session.results(Plan([one]), should_stop, patience=0)) == []
         assert state(session, one) == "started"
         assert [result.status for result in session.results(Plan([one]))] == ["done"]
+
+
+def test_what_is_there_is_left_once(tmp_path: Path, session: Session) -> None:
+    """And may change, or have been begun before."""
+    inbox, root = tmp_path / "in", tmp_path / "out"
+    old, begun, late = (job(tmp_path, name) for name in ("old.png", "begun.png", "late.png"))
+    paint(old.source)
+    paint(begun.source)
+    list(session.results(Plan([begun])))
+    assert session.leave(inbox, root, [old, begun])
+    assert (state(session, old), state(session, begun)) == ("left", "done")
+    paint(late.source)
+    assert not session.leave(inbox, root, [old, begun, late])
+    assert state(session, late) is None
+    assert session.maker(old.target, root) is None
+    paint(old.source, seed=3)
+    assert state(session, old) is None
+    # translate knows nothing of leaving.
+    (result,) = session.results(Plan([old]))
+    assert result.status == "done"
+
+
+def test_an_output_folder_that_is_gone_is_not_made_anew(tmp_path: Path, session: Session) -> None:
+    one = job(tmp_path, "a.png")
+    paint(one.source)
+    (tmp_path / "out").rename(tmp_path / "away")
+    (result,) = session.results(Plan([one]))
+    assert isinstance(result.error, OutputError)
+    assert "is gone" in str(result.error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_changes_while_it_waits_is_known_in_the_version_that_was_read(tmp_path: Path) -> None:
+    jobs = [job(tmp_path, f"{number}.png") for number in range(8)]
+    for number, one in enumerate(jobs):
+        paint(one.source, seed=number)
+    changed = threading.Event()
+
+    def change(_: Pixels) -> None:
+        if not changed.is_set():
+            changed.set()
+            paint(jobs[-1].source, 40, 40, seed=70)
+
+    translator = InvertingTranslator(before=change)
+    with Session([tmp_path / "out"], translator, "model", SETTINGS) as opened:
+        list(opened.results(Plan(jobs)))
+        known = opened.known(jobs[-1])
+    shape = pixels_of(jobs[-1].target).shape
+    # Whichever was read, the journal tells it.
+    assert (known is not None) == (shape == (40, 40, 3))

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 KILLER = (
     FORKS
     + """
-import threading
 import ugatit_engines.open_engine
 import ugatit_batch.watch.service
 from PIL import Image
@@ -29,19 +28,25 @@ folder, after, models, kills, files, seed = sys.argv[1:]
 chance = random.Random(int(seed))
 inbox, outbox, done, outside = (Path(folder) / name for name in ("inbox", "outbox", "done", "outside"))
 inbox.mkdir(), outside.mkdir()
-expected, arrived = [], threading.Event()
-lock = threading.Lock()
+told = Path(folder) / "arrived"
 
 
 def arrive():
+    # A process of its own: what is forked while a file is open has it open, too.
     own = random.Random(chance.random())
-    number = 0
-    while len(expected) < int(files):
-        names = own.choice(WAYS)(inbox, outside, f"{number:04}", own)
-        with lock:
-            expected.extend(names)
-        number += 1
-    arrived.set()
+    number = count = 0
+    with told.open("w") as handle:
+        while count < int(files):
+            names = own.choice(WAYS)(inbox, outside, f"{number:04}", own)
+            handle.write(" ".join(names) + "\\n")
+            handle.flush()
+            number, count = number + 1, count + len(names)
+    os._exit(0)
+
+
+def expected():
+    # What has arrived by now; whole lines only.
+    return told.read_text().rpartition("\\n")[0].split()
 
 
 def watch():
@@ -62,8 +67,7 @@ def readable(name):
 
 def check():
     \"\"\"Nothing that has arrived is lost, now.\"\"\"
-    with lock:
-        names = list(expected)
+    names = expected()
     for name in names:
         there = os.path.lexists(inbox / name)
         kept = after == "move" and os.path.lexists(done / name)
@@ -73,7 +77,10 @@ def check():
     return names
 
 
-threading.Thread(target=arrive, daemon=True).start()
+told.touch()
+arriving = os.fork()
+if not arriving:
+    arrive()
 report = {"killed": 0, "moments": []}
 for _ in range(int(kills)):
     child = watch()
@@ -84,17 +91,16 @@ for _ in range(int(kills)):
     names = check()
     report["moments"].append([len(names), sum(map(readable, names))])
 child = watch()
-deadline = time.monotonic() + 120
-while time.monotonic() < deadline:
-    if arrived.is_set() and all(map(readable, expected)):
-        if after == "keep" or not any(os.path.lexists(inbox / name) for name in expected):
-            break
+assert ended(arriving) == 0
+names, deadline = expected(), time.monotonic() + 120
+while not all(map(readable, names)) or (after != "keep" and any(os.path.lexists(inbox / n) for n in names)):
+    assert time.monotonic() < deadline, [n for n in names if not readable(n) or os.path.lexists(inbox / n)]
     assert ended(child, wait=False) is None
     time.sleep(0.05)
 check()
 os.kill(child, signal.SIGTERM)
 report["code"] = ended(child)
-report["expected"] = sorted(expected)
+report["expected"] = sorted(names)
 print(json.dumps(report))
 """
 )

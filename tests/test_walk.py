@@ -92,3 +92,15 @@ def test_names_that_are_no_text_are_found(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe")
     touch(tmp_path / name)
     assert [path.name for path, _ in walk(tmp_path)] == [name]
+
+
+def test_folders_in_folders_without_end_are_a_problem_and_no_crash(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(400):
+        deep = deep / "d"
+    deep.mkdir(parents=True)
+    (tmp_path / "a.txt").touch()
+    problems: list[Path] = []
+    found = [path for path, _ in walk(tmp_path, problem=lambda path, _: problems.append(path))]
+    assert found == [tmp_path / "a.txt"]
+    assert len(problems) == 1

@@ -59,7 +59,7 @@ class Outputs:
             OutputError, DiskFullError: the journal cannot be read or written.
         """
         if key is None or journal is None:
-            return self._among_strangers(job, None) if exists(job.target) else job.target
+            return self._among_strangers(job) if exists(job.target) else job.target
         known = journal.find(key)
         if self._if_exists != "overwrite" and known is not None and known.state in ("started", "done"):
             # `started` with its output there: the run was killed between the last rename and this journal.
@@ -75,11 +75,14 @@ class Outputs:
             maker = journal.maker(str(job.target)) if exists(job.target) else None
             if maker is not None and _is_outdated(maker, key):
                 return job.target
+        own = self._own_name(known) if self._if_exists == "rename" else None
+        if own is not None:
+            return own
         if self._is_taken(job.target, known):
-            return self._among_strangers(job, known)
+            return self._among_strangers(job)
         return job.target
 
-    def _among_strangers(self, job: Job, known: Entry | None) -> Path | Made | OutputError:
+    def _among_strangers(self, job: Job) -> Path | Made | OutputError:
         """The same where the target is there, and not known to be what would be made."""
         match self._if_exists:
             case "skip" | "update":
@@ -87,7 +90,7 @@ class Outputs:
             case "overwrite":
                 return job.target
             case "rename":
-                return self._own_name(known) or self._free_name(job.target)
+                return self._free_name(job.target)
             case "error":
                 return OutputError(
                     f"{job.target}: is there already", "use --if-exists skip, update, overwrite or rename"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import math
 import os
 import time
@@ -25,6 +26,7 @@ from ugatit_batch.pipeline import Pipeline, Settled
 from ugatit_batch.planning import is_film
 from ugatit_batch.video.film import FilmWork
 from ugatit_batch.video.segments import SegmentFolder
+from ugatit_batch.within import Within, require_folder
 from ugatit_batch.written import NOTHING, Written
 
 if TYPE_CHECKING:
@@ -116,6 +118,7 @@ class Session:
         self._translator, self._bundle, self._settings = translator, bundle, settings
         self._digests = {is_film: settings.digest(is_film=is_film) for is_film in (False, True)}
         self._if_exists, self._watch, self._is_final = if_exists, watch, is_final
+        self._is_given_up: Callable[[], bool] = lambda: False
         self._journals: dict[Path, Journal] = {}
         with contextlib.ExitStack() as stack:
             for root in dict.fromkeys(roots):
@@ -159,6 +162,7 @@ class Session:
             yield Result(folder, folder, "failed", error)
         outputs = Outputs(plan.jobs, self._if_exists, self._settings.attention)
         pipeline = Pipeline[_Begun, Written | Result](self._open, self._translator)
+        self._is_given_up = lambda: pipeline.is_given_up
         items = self._begin_all(plan.jobs, outputs)
         with contextlib.closing(pipeline.run(items, should_stop, patience)) as outcomes:
             for begun, outcome in outcomes:
@@ -185,6 +189,28 @@ class Session:
         if job.root is not None:
             options = self._options_for(job, job.root)
             self._journals[job.root].forget(_input_path(job.source), self._bundle, options)
+
+    def leave(self, folder: Path, root: Path, jobs: Iterable[Job]) -> bool:
+        """Leave the present versions of inputs alone, unless that was done before for this folder.
+
+        Args:
+            folder: that the inputs are in.
+            root: the output folder, one of the session's.
+            jobs: what is not to be done; iterated only where it is the first time.
+
+        Returns:
+            Whether it is the first time.
+
+        Raises:
+            OutputError, DiskFullError: the journal cannot be read or written.
+        """
+        journal = self._journals[root]
+        mark = Key(str(folder.resolve()), 0, 0, self._bundle, self._digests[False])
+        if journal.find(mark) is not None:
+            return False
+        keys = (key for job in jobs if (key := self._key_or_none(job)) is not None)
+        journal.leave(itertools.chain(keys, [mark]))
+        return True
 
     def give_up(self, job: Job, error: UgatitBatchError) -> None:
         """The present version of a job's input has failed for good, though it was never begun.
@@ -248,6 +274,12 @@ class Session:
         except OSError as error:
             raise _unreadable(job, error) from error
 
+    def _key_or_none(self, job: Job) -> Key | None:
+        """The same, and None where the input cannot be looked at."""
+        with contextlib.suppress(OSError):
+            return self._key(job)
+        return None
+
     def _key(self, job: Job) -> Key | None:
         """The present version of a job's input with these settings; None for a single file."""
         if job.root is None:
@@ -263,6 +295,18 @@ class Session:
 
     def _open(self, begun: _Begun) -> Work[Written | Result]:
         begun.started = time.perf_counter()
+        root = begun.job.root
+        if root is None:
+            return self._open_work(begun)
+        require_folder(root)
+        try:
+            # It may have changed while it waited; what is read now is what the result is made from.
+            begun.key = self._key(begun.job)
+        except OSError as error:
+            raise _unreadable(begun.job, error) from error
+        return Within(self._open_work(begun), root)
+
+    def _open_work(self, begun: _Begun) -> Work[Written | Result]:
         source, settings, rule = begun.job.source, self._settings, self._translator.size_rule
         if not begun.job.is_film:
             return PictureWork(
@@ -277,6 +321,7 @@ class Session:
             settings.attention,
             f"{self._bundle} {self._digests[True]}",
             lambda done, of: self._watch(source, done, of),
+            self._is_given_up,
         )
 
     def _finish(self, begun: _Begun, outcome: Written | Result | UgatitBatchError) -> Result:

@@ -16,12 +16,14 @@ from ugatit_batch.atomic import explain_os_error
 from ugatit_batch.errors import DiskFullError, OutputBusyError, OutputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
 NAME = ".ugatit-batch.sqlite"
-State = Literal["started", "replacing", "done", "failed"]
-"""`replacing`: begun while an older output is there. It and `started` stay where a run was killed."""
+State = Literal["started", "replacing", "done", "failed", "left"]
+"""`replacing`: begun while an older output is there. It and `started` stay where a run was killed. `left`: is
+not to be done in this version."""
 
 _FAILED_AND_OLDER_THERE = "failed, older there"
 """As it is written down: failed, and the output is there as an older version of the input gave it."""
@@ -158,11 +160,25 @@ class Journal:
         except sqlite3.Error as failure:
             raise self._explained(failure) from failure
 
+    def leave(self, keys: Iterable[Key]) -> None:
+        """Set these versions as not to be done, all or none; what is known of an input already stays."""
+        rows = (
+            (os.fsencode(key.input), key.size, key.mtime, key.bundle, key.options, b"", "left", b"")
+            for key in keys
+        )
+        try:
+            with self._lock, self._database:
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                )
+        except sqlite3.Error as failure:
+            raise self._explained(failure) from failure
+
     def _has_output(self, path: bytes, key: Key, below: bytes) -> bool:
         """Whether an output is there that an input gave with these settings."""
         row = self._database.execute(
             "SELECT 1 FROM files WHERE input = ? AND bundle = ? AND options = ? AND output = ? "
-            "AND state != 'failed'",
+            "AND state NOT IN ('failed', 'left')",
             (path, key.bundle, key.options, below),
         ).fetchone()
         return row is not None and os.path.exists(self._whole(below))  # noqa: PTH110 - any name
@@ -192,7 +208,7 @@ class Journal:
             with self._lock:
                 rows = self._database.execute(
                     "SELECT output, state, input, size, mtime, bundle, options FROM files "
-                    "WHERE state != 'failed' AND (output = ? OR output > ? AND output < ?)",
+                    "WHERE state NOT IN ('failed', 'left') AND (output = ? OR output > ? AND output < ?)",
                     (self._below(output), first, last),
                 ).fetchall()
         except sqlite3.Error as error:
@@ -207,7 +223,9 @@ class Journal:
         """Outputs that were begun and not finished."""
         try:
             with self._lock:
-                rows = self._database.execute("SELECT output FROM files WHERE state != 'done'").fetchall()
+                rows = self._database.execute(
+                    "SELECT output FROM files WHERE state NOT IN ('done', 'left')"
+                ).fetchall()
         except sqlite3.Error as error:
             raise self._explained(error) from error
         return [self._whole(row[0]) for row in rows]

@@ -162,6 +162,11 @@ class Pipeline(Generic[ItemT, ResultT]):
         self._unclaimed: set[Future[Work[ResultT]]] = set()
         self._begun: set[_Ticket[ItemT, ResultT]] = set()
 
+    @property
+    def is_given_up(self) -> bool:
+        """Whether the run has ended, or ends now: for steps that take long."""
+        return self._given_up.is_set()
+
     def run(
         self,
         items: Iterable[ItemT | Settled[ItemT, ResultT]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -9,6 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+_DEEPEST = 200
+"""Folders inside one another that are looked into; names alone end it at about 2,000."""
 
 
 def walk(
@@ -39,6 +43,9 @@ def walk(
             problem(directory, error)
             return
         here = above | {(status.st_dev, status.st_ino)}
+        if len(here) > _DEEPEST:
+            problem(directory, OSError(errno.ELOOP, "too many folders in folders"))
+            return
         for name in found:
             if name.startswith("."):  # half-written files too
                 continue

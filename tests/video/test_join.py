@@ -26,7 +26,7 @@ from .writing_support import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 TOGETHER = [
     *((codec, suffix) for codec in ("libx264", "libx265") for suffix in (".mp4", ".mov", ".mkv", ".m4v")),
@@ -168,7 +168,9 @@ def test_a_film_of_one_picture(tmp_path: Path) -> None:
         assert seen(tmp_path / f"film{suffix}").times == in_container([777], suffix)
 
 
-def joined(folder: Path, segments: Sequence[Path]) -> list[str]:
+def joined(
+    folder: Path, segments: Sequence[Path], should_stop: Callable[[], bool] = lambda: False
+) -> list[str]:
     coding, _ = choose_coding(film_info(), (96, 64), options(), Path("film.mp4"))
     return join_film(
         None,
@@ -181,7 +183,18 @@ def joined(folder: Path, segments: Sequence[Path]) -> list[str]:
         last_duration=0,
         options=options(),
         film=Path("my film.mp4"),
+        should_stop=should_stop,
     )
+
+
+def test_putting_together_can_be_stopped(tmp_path: Path) -> None:
+    plain, _ = choose_coding(film_info(), (96, 64), options(), Path("film.mp4"))
+    segments = write_segments(tmp_path / "a", plain, film_info(), EVEN, 1)
+    asked = iter([False, False, True])
+    with pytest.raises(OutputError, match=r"my film\.mp4: not put together yet"):
+        joined(tmp_path, segments, lambda: next(asked))
+    # The segments are as they were.
+    assert joined(tmp_path, segments) == []
 
 
 def test_segments_that_do_not_go_together_are_refused(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,14 +14,12 @@ from PIL import Image
 
 from ugatit_batch.errors import OutputBusyError, PictureError
 from ugatit_batch.watch import service
+from ugatit_batch.watch.ready import look
 
 from ..fakes import colours, paint, pixels_of, tree
 from ..test_full_disk import fill, small_disk
 from ..video.film_makers import make_film, timestamps_of
 from .watching import SETTLE, Watching
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_what_is_there_comes_first_and_only_once(tmp_path: Path) -> None:
@@ -298,6 +297,29 @@ def test_a_full_disk_is_waited_for(tmp_path: Path) -> None:
         assert len(tree(watching.outbox)) == 31
 
 
+def test_a_trouble_is_not_tried_again_with_every_event(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    ended = threading.Event()
+
+    def write_log() -> None:
+        while not ended.wait(0.02):
+            (tmp_path / "inbox" / "a.log").write_text("no picture")
+
+    with small_disk(tmp_path / "outbox", 4096), Watching(tmp_path, rescan=3600) as watching:
+        fill(watching.outbox / "filler", 0)
+        writer = threading.Thread(target=write_log)
+        writer.start()
+        noise = np.random.default_rng(3).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(watching.inbox / "a.png")
+        watching.until(lambda: bool(watching.notices("waiting")))
+        before = watching.frames
+        time.sleep(2.5)
+        assert watching.frames <= before + 3
+        ended.set()
+        writer.join()
+        assert len(watching.notices("waiting")) == 1
+
+
 def test_a_clock_that_is_set_back_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
     with Watching(tmp_path, rescan=1) as watching:
@@ -321,6 +343,22 @@ def test_it_cannot_begin_without_its_folder(tmp_path: Path) -> None:
         pass
 
 
+def test_a_file_that_may_not_be_read_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When it may be, though neither its size nor its time has changed."""
+    locked = {"a.png"}
+    access, seen = os.access, look
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name not in locked and access(path, mode))
+    refusal = PictureError("a.png: may not be read", "change its permissions")
+    monkeypatch.setattr(service, "look", lambda path: refusal if path.name in locked else seen(path))
+    with Watching(tmp_path, settle=0.02, rescan=1) as watching:
+        paint(watching.inbox / "a.png")
+        watching.until(lambda: watching.results("failed") == ["a.png"])
+        time.sleep(3)
+        assert watching.results("failed") == ["a.png"]
+        locked.clear()
+        watching.until_done(1)
+
+
 def test_a_folder_that_cannot_be_looked_into_is_told_of_once(tmp_path: Path) -> None:
     if os.name == "nt" or os.geteuid() == 0:
         pytest.skip("root may look everywhere")
@@ -332,3 +370,97 @@ def test_a_folder_that_cannot_be_looked_into_is_told_of_once(tmp_path: Path) -> 
         assert len(watching.notices("problem")) == 1
         locked.chmod(0o755)
         watching.until_done(1)
+
+
+def test_what_came_while_it_ran_is_not_left_alone_after_a_restart(tmp_path: Path) -> None:
+    """`--no-existing` means what was there before."""
+    paint(tmp_path / "inbox" / "old.png")
+    with Watching(tmp_path, existing=False, before=lambda _: time.sleep(0.3), batch_size=1) as watching:
+        for number in range(30):
+            paint(watching.inbox / f"{number:02}.png", seed=number)
+        watching.until(lambda: bool(watching.results("done")))
+    first = watching.results("done")
+    assert len(first) < 30
+    with Watching(tmp_path, existing=False) as watching:
+        watching.until_done(30 - len(first))
+    assert sorted(first + watching.results("done")) == [f"{number:02}.png" for number in range(30)]
+
+
+def test_once_leaves_what_changes_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "_STUCK", 3)
+    paint(tmp_path / "inbox" / "whole.png")
+    ended = threading.Event()
+
+    def camera() -> None:
+        number = 0
+        while not ended.wait(0.05):
+            number += 1
+            paint(tmp_path / "frame.png", seed=number).rename(tmp_path / "inbox" / "camera.png")
+
+    writer = threading.Thread(target=camera)
+    writer.start()
+    try:
+        with Watching(tmp_path, once=True, settle=1.0) as watching:
+            watching.wait()
+    finally:
+        ended.set()
+        writer.join()
+    assert watching.results("done") == ["whole.png"]
+    assert watching.notices("left") == ["1 files are still being written and left for the next run"]
+
+
+def test_each_version_that_fails_is_told_of(tmp_path: Path) -> None:
+    """With the same words, too."""
+    whole = paint(tmp_path / "whole.png", 64, 64).read_bytes()
+    with Watching(tmp_path, settle=0.02) as watching:
+        for count in (1, 2):
+            (watching.inbox / "half.png").write_bytes(whole[: len(whole) // (count + 1)])
+            watching.until(lambda count=count: len(watching.results("failed")) == count)  # type: ignore[misc]
+
+
+def test_an_output_folder_that_is_removed_in_the_middle_is_not_made_anew(tmp_path: Path) -> None:
+    for number in range(40):
+        paint(tmp_path / "inbox" / f"{number:02}.png", seed=number)
+    with Watching(tmp_path, batch_size=2, before=lambda _: time.sleep(0.1)) as watching:
+        watching.until(lambda: len(watching.results("done")) >= 5)
+        watching.outbox.rename(tmp_path / "away")
+        watching.until(lambda: bool(watching.notices("waiting")))
+        time.sleep(1)
+        assert not watching.outbox.exists()
+        (tmp_path / "away").rename(watching.outbox)
+        watching.until(lambda: len(tree(watching.outbox)) == 40)
+    assert watching.results("failed") == []
+
+
+def test_inputs_do_not_go_where_a_disk_was_mounted(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    with small_disk(tmp_path / "done", 4096):
+        subprocess.run(["mount", "-t", "tmpfs", "none", tmp_path / "done"], check=True)
+        with Watching(tmp_path, after="move") as watching:
+            paint(watching.inbox / "a.png")
+            watching.until(lambda: (watching.done / "a.png").exists())
+            subprocess.run(["umount", "--lazy", watching.done], check=True)
+            paint(watching.inbox / "b.png")
+            watching.until(lambda: bool(watching.notices("problem")))
+            assert "not on the disk" in watching.notices("problem")[0]
+        assert tree(watching.done) == {}
+        assert sorted(tree(watching.inbox)) == [".ugatit-batch.lock", "b.png"]
+
+
+def test_an_interrupted_input_keeps_the_name_it_had_begun_with(tmp_path: Path) -> None:
+    """And does not take the result of another one, whose input is gone, for its own mask."""
+    paint(tmp_path / "inbox" / "a.mask.png", seed=3)
+    with Watching(tmp_path, after="delete", attention=("mask",)) as watching:
+        watching.until(lambda: not (watching.inbox / "a.mask.png").exists())
+    first = (watching.outbox / "a.mask.png").read_bytes()
+    held = threading.Event()
+    with Watching(tmp_path, after="delete", attention=("mask",), before=lambda _: held.wait(5)) as watching:
+        paint(watching.inbox / "a.png", seed=5)
+        watching.until(lambda: watching.frames > 0)
+        watching.service.stop()
+        time.sleep(service.PATIENCE + 0.5)
+        held.set()
+    with Watching(tmp_path, after="delete", attention=("mask",)) as watching:
+        watching.until(lambda: not (watching.inbox / "a.png").exists())
+    assert (watching.outbox / "a.mask.png").read_bytes() == first
+    assert "a (1).png" in tree(watching.outbox)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -43,15 +44,21 @@ class Stopping:
             tell()
 
     def _take(self, _number: int, _frame: FrameType | None) -> None:
-        # Whatever is written to may be in use by what was interrupted: only the system's own call is safe.
         if not self._asked:
             self._asked = True
-            os.write(
-                2, b"\nugatit-batch: stopping; what is at hand is finished; a second time stops at once\n"
-            )
             self._tell()
+            _say(b"\nugatit-batch: stopping; what is at hand is finished; a second time stops at once\n")
             return
-        if sys.stderr.isatty():
-            os.write(2, _SHOW_CURSOR)
-        os.write(2, b"\nugatit-batch: stopped at once; the same command goes on from here\n")
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            if sys.stderr.isatty():
+                _say(_SHOW_CURSOR)
+        _say(b"\nugatit-batch: stopped at once; the same command goes on from here\n")
         os._exit(INTERRUPTED)
+
+
+def _say(words: bytes) -> None:
+    """By the system's own call: whatever Python would write to may be in use by what was interrupted."""
+    # Where it was closed from the start, its number may be that of any other file.
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):  # nobody may be left to read
+            os.write(2, words)

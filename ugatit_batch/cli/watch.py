@@ -47,7 +47,10 @@ _OWN = (
         help="How often everything is looked through for what nobody told of.",
     ),
     click.option(
-        "--existing/--no-existing", default=True, show_default=True, help="What is there at the start, too."
+        "--existing/--no-existing",
+        default=True,
+        show_default=True,
+        help="What is there at the first start, too.",
     ),
     click.option(
         "--after",
@@ -69,7 +72,7 @@ _OWN = (
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @translation_options(
     output="Folder.  [default: DIR_MODEL beside the folder]",
-    if_exists=("auto", "update", "skip", "overwrite", "rename", "error"),
+    if_exists=("auto", "update", "skip", "rename", "error"),
     if_exists_help="Where an output is there already; auto is update, but rename with --after move and "
     "delete, as a new file of an old name is another picture then.",
     report="A JSON line a file, added to this file.",
@@ -155,13 +158,16 @@ def _check_places(folder: Path, naming: Naming, after: str, done: Path | None) -
         UsageError: a folder is missing, or what is put there would come back as an input.
     """
     from ugatit_batch.errors import UsageError
-    from ugatit_batch.planning import output_folder
+    from ugatit_batch.planning import job_for, output_folder
 
     if not folder.is_dir():
         raise UsageError(f"{folder}: no such folder", "check the path")
     if done is not None and after != "move":
         raise UsageError(f"--done {done}: is for --after move", "leave one of them out, or add the other")
     root = output_folder(folder, naming)
+    for parent in ("", "sub"):
+        # What `--name` makes of any file has to lie below.
+        job_for(folder / parent / "name.png", folder, root, naming)
     if after == "move" and done is None:
         inside = folder.resolve()
         done = inside.with_name(f"{inside.name}_done")

@@ -61,6 +61,7 @@ class FilmWork:
         kinds: which attention films.
         made_with: whatever else decides the result; a killed run goes on only where it is the same.
         say: is told how many pictures are written, and how many there are likely to be.
+        should_stop: asked while the film is put together; True ends that, and a later run does it.
 
     Raises:
         FilmError, SizeError: the film cannot be read, or not in this size.
@@ -80,12 +81,13 @@ class FilmWork:
         kinds: tuple[Kind, ...],
         made_with: str,
         say: Callable[[int, int | None], None] = lambda _done, _of: None,
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         info = self._info = probe_film(source)
         placement = place(info.width, info.height, sizing, rule)
         coding, notes = choose_coding(info, placement.result, options, target, options.threads)
         self._shape = Shape(info, placement, coding, target, kinds, result_aspect(info, placement, sizing))
-        self._options, self._say = options, say
+        self._options, self._say, self._should_stop = options, say, should_stop
         hardware, hardware_note = choose_hwaccel(info, options.hwaccel, on_cuda=True)
         self._hardware = hardware
         self._notes = [*info.notes, *notes, *([hardware_note] if hardware_note else [])]
@@ -255,6 +257,7 @@ class FilmWork:
                 options=self._options,
                 shifts=[units * self._info.time_base for units in state.shifts],
                 film=target,
+                should_stop=self._should_stop,
             )
 
 

@@ -20,7 +20,7 @@ from ugatit_batch.video.encode import OFFSET
 from ugatit_batch.video.matroska import set_aspect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from fractions import Fraction
     from pathlib import Path
 
@@ -46,6 +46,7 @@ def join_film(
     options: FilmOptions,
     shifts: Sequence[Fraction] = (),
     film: Path | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Write one film of all its segments.
 
@@ -62,6 +63,7 @@ def join_film(
         shifts: seconds by which the pictures were moved on, all in all, from each jump back of the source's
             time on.
         film: what the target is called in the end, for messages; None: `target`.
+        should_stop: asked for each packet; True ends it with an OutputError. Hours of film take minutes.
 
     Returns:
         What of the source could not be kept as it was, a clause each.
@@ -86,7 +88,11 @@ def join_film(
             )
             with _closing(output):
                 stream = _add_pictures(output, segments[0], container, coding, aspect, rate)
-                _mux(output, stream, pictures, carrier)
+                for _ in _mux(output, stream, pictures, carrier):
+                    if should_stop():
+                        raise OutputError(
+                            f"{film}: not put together yet", "the same command goes on from here"
+                        )
             if carrier is not None:
                 carrier.check(target)
     except av.FFmpegError as error:
@@ -156,8 +162,8 @@ def _add_pictures(
 
 def _mux(
     output: OutputContainer, stream: av.VideoStream, pictures: _Pictures, carrier: Carrier | None
-) -> None:
-    """Write all packets, in order of time so far as the source's own order allows it."""
+) -> Iterator[None]:
+    """Write all packets, in order of time so far as the source's own order allows it; yields after each."""
     stream.time_base = pictures.time_base
     unit = float(pictures.time_base)
     waiting = pictures.packets(stream)
@@ -169,13 +175,16 @@ def _mux(
             while picture is not None and cast(int, picture.dts) * unit <= time:
                 output.mux(picture)
                 picture = next(waiting, None)
+                yield
             try:
                 output.mux(packet)
             except (av.InvalidDataError, av.ArgumentError):
                 carrier.refused()
+            yield
     while picture is not None:
         output.mux(picture)
         picture = next(waiting, None)
+        yield
 
 
 class _Pictures:

@@ -63,6 +63,7 @@ class After:
             raise ValueError("`move` needs a folder to move to")
         self.mode = mode
         self._folder, self._done = folder, done
+        self._device: int | None = None
 
     def apply(
         self,
@@ -111,6 +112,7 @@ class After:
             for place in {path.parent for path in (result, *sidecars)}:
                 _make_safe(place)
             if self._done is not None:
+                self._check_done(self._done)
                 return self._move(source, version, self._done / source.relative_to(self._folder), should_stop)
             _check_version(source, version)
             source.unlink()
@@ -139,6 +141,17 @@ class After:
         # Gone meanwhile, or by a first try of which a network disk did not tell.
         source.unlink(missing_ok=True)
         return place
+
+    def _check_done(self, done: Path) -> None:
+        """Do not fill the folder that a disk was mounted on, once the disk has been seen."""
+        if self._device is None:
+            done.mkdir(parents=True, exist_ok=True)
+            self._device = done.stat().st_dev
+        elif not done.is_dir() or done.stat().st_dev != self._device:
+            raise OutputError(
+                f"{done}: the folder for what is done is gone, or not on the disk where it was",
+                "make it again, or mount its disk; inputs stay where they are until then",
+            )
 
     def _explained(self, source: Path, error: OSError) -> DiskFullError | OutputError:
         full = explain_os_error(error, source if self._done is None else self._done)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from filelock import FileLock, Timeout
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ugatit_batch.watch.gate import Arrival, Gate
     from ugatit_batch.watch.rules import Rules
 
+Need = Literal["wanted", "at hand", "over"]
+"""Of one version of a file: to be translated; that is on its way already; done or failed for good."""
 _LOCK = ".ugatit-batch.lock"
 _AT_ONCE = 100
 """Files that are looked at between two questions whether to stop."""
@@ -40,7 +42,7 @@ class Inbox:
     Args:
         rules: the folder, and what is looked at in it.
         gate: tells when a file has stopped changing.
-        is_wanted: whether there is anything to do for a file in this version; asked again and again.
+        need: what there is to do for a file in this version.
         wake: called, from other threads too, when there is something to take in.
         should_stop: asked during long walks; True ends them.
         poll: look at everything again and again, where the system does not tell of changes.
@@ -53,7 +55,7 @@ class Inbox:
         self,
         rules: Rules,
         gate: Gate,
-        is_wanted: Callable[[Path, Version], bool],
+        need: Callable[[Path, Version], Need],
         wake: Callable[[], object],
         should_stop: Callable[[], bool] = lambda: False,
         *,
@@ -62,7 +64,7 @@ class Inbox:
         rescan: float = 300.0,
         claim: bool = False,
     ) -> None:
-        self._rules, self._gate, self._is_wanted = rules, gate, is_wanted
+        self._rules, self._gate, self._need = rules, gate, need
         self._wake, self._should_stop = wake, should_stop
         self._poll, self._settle, self._rescan = poll, settle, rescan
         self._claim = FileLock(rules.folder / _LOCK, thread_local=False) if claim else None
@@ -70,7 +72,9 @@ class Inbox:
         self._hints: Hints | None = None
         self._walk_at: dict[Path, float] = {}
         self._rescan_at = -math.inf
-        self._before: dict[Path, Version] = {}
+        # Hashes of versions that are over: walks would ask for each of many thousands again and again.
+        self._over: set[int] = set()
+        self._over_before: set[int] = set()
         self._unreadable: dict[Path, PictureError] = {}
         self._told: set[Path] = set()
 
@@ -89,9 +93,10 @@ class Inbox:
         """Whether nothing is waited for."""
         return not (len(self._gate) or self._walk_at)
 
-    def leave_existing(self, is_begun: Callable[[Path], bool]) -> None:
-        """What is there now is left alone until it changes, unless an earlier run has begun with it."""
-        self._before = {path: version for path, version in self._files(self.folder) if not is_begun(path)}
+    def files(self) -> Iterator[Path]:
+        """All files that are there."""
+        for path, _ in self._files(self.folder):
+            yield path
 
     def open(self) -> str | None:
         """Watch the folder, if it is there and not watched already.
@@ -138,8 +143,9 @@ class Inbox:
         self._hints = self._place = None
 
     def rescan(self) -> None:
-        """Look at everything with the next `look`."""
+        """Look at everything with the next `look`, whatever was known of it."""
         self._rescan_at = -math.inf
+        self._over.clear()
 
     def touch(self, path: Path) -> None:
         """Look at a file, whatever is known of it."""
@@ -161,7 +167,10 @@ class Inbox:
             self._walk(folder, now)
         if now >= self._rescan_at:
             self._unreadable.clear()
+            # What is not met on the way is gone, and forgotten.
+            self._over_before, self._over = self._over, set()
             self._walk(self.folder, now)
+            self._over_before = set()
             self._told &= self._unreadable.keys()
             self._rescan_at = time.monotonic() + self._rescan
         return self._advance(time.monotonic())
@@ -231,9 +240,11 @@ class Inbox:
             self._gate.touch(path, at)
 
     def _wants(self, path: Path, version: Version) -> bool:
-        before = self._before.get(path)
-        if before == version:
+        number = hash((path, version))
+        if number in self._over or number in self._over_before:
+            self._over.add(number)
             return False
-        if before is not None:
-            del self._before[path]
-        return self._is_wanted(path, version)
+        need = self._need(path, version)
+        if need == "over":
+            self._over.add(number)
+        return need == "wanted"

@@ -26,7 +26,7 @@ from ugatit_batch.jobs import Result
 from ugatit_batch.planning import Plan, job_for, same_name, sidecar_path
 from ugatit_batch.watch.after import StoppedError
 from ugatit_batch.watch.gate import Gate
-from ugatit_batch.watch.inbox import Inbox
+from ugatit_batch.watch.inbox import Inbox, Need
 from ugatit_batch.watch.outbox import Outbox
 from ugatit_batch.watch.ready import look
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from ugatit_batch.watch.ready import Look
     from ugatit_batch.watch.rules import Rules
 
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds that what is at hand gets to be finished once the service is to stop."""
 _TROUBLE_PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
 """Seconds between two tries while a disk is full or a folder is away; the last one again and again."""
@@ -49,13 +49,16 @@ _PAUSES = (1, 2, 4, 8, 16, 32, 64)
 """Pauses between tries of a file that cannot be read, in units of `settle`."""
 _PAUSES_ONCE = (1, 2)
 
+_STUCK = 30
+"""Times `settle` without a file that became ready after which `once` ends all the same."""
 _LOOK_ROUND = 5.0
 """Seconds after which a quiet service looks whether its folders are still there."""
 
 Kind = Literal["watching", "waiting", "resumed", "problem", "left", "stopping"]
 EndOfInput = Literal["moved", "deleted"]
-Verdict = Literal["gone", "again", "later", "final"]
-"""On a failure: the input is not there any more; comes again soon; with the next walk; never."""
+Verdict = Literal["gone", "away", "again", "later", "final"]
+"""On a failure: the input is not there any more; the output folder is not, or the service stops; the file
+comes again soon; with the next walk; never."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Service:
         self._inbox = Inbox(
             rules,
             self._gate,
-            self._is_wanted,
+            self._need,
             self._wake,
             lambda: self._stopping,
             poll=options.poll,
@@ -141,6 +144,8 @@ class Service:
         self._reported: dict[Path, str] = {}
         self._passed: dict[Path, Version] = {}
         self._film_turn = False
+        self._tidy_at = 0.0
+        self._began = time.monotonic()
         self._left: list[Path] = []
         self._stopping = False
         # Its `put` may interrupt its own `get`, as a signal handler does; an Event's may not.
@@ -162,7 +167,7 @@ class Service:
             self._outbox.open()
             how = self._inbox.open()
             if not self._options.existing:
-                self._inbox.leave_existing(self._is_begun)
+                yield from self._leave_existing()
             where = f"{self._inbox.folder} ({how}); results go to {self._outbox.root}"
             yield Notice("watching", f"watching {where}")
             trouble, tries = "", 0
@@ -174,26 +179,36 @@ class Service:
                     if self._options.once:
                         raise
                     self._say_how_it_stands(trouble=error.message)
-                    if str(error) != trouble:
-                        trouble, tries = str(error), 0
-                        yield Notice("waiting", trouble)
-                    self._wait(_TROUBLE_PAUSES[min(tries, len(_TROUBLE_PAUSES) - 1)])
+                    # Which file meets a full disk first is a matter of chance.
+                    kind = "full" if isinstance(error, DiskFullError) else str(error)
+                    if kind != trouble:
+                        trouble, tries = kind, 0
+                        yield Notice("waiting", str(error))
+                    self._rest(_TROUBLE_PAUSES[min(tries, len(_TROUBLE_PAUSES) - 1)])
                     tries += 1
+                    # What was told of meanwhile, or not settled, is found again.
+                    self._inbox.rescan()
                     continue
                 if trouble and not self._stopping:
                     trouble = ""
                     yield Notice("resumed", "going on")
-                if self._options.once and self._inbox.is_idle and not self._ready:
+                if self._options.once and not self._ready and (self._inbox.is_idle or self._is_stuck()):
                     break
                 self._say_how_it_stands()
                 if not self._ready:
                     self._wait(min(self._inbox.next() - time.monotonic(), _LOOK_ROUND))
-            if self._left:
-                yield Notice(
-                    "left", f"{len(self._left)} files are still being written and left for the next run"
-                )
+            if left := len(self._left) + (self._inbox.waiting if self._options.once else 0):
+                yield Notice("left", f"{left} files are still being written and left for the next run")
             if self._stopping:
                 yield Notice("stopping", "stopped; what is not done is taken up at the next start")
+
+    def _leave_existing(self) -> Iterator[Event]:
+        """What was there at the first start is left until it changes; what came since then is not."""
+        jobs = (self._job(path) for path in self._inbox.files())
+        if not self._outbox.session.leave(self._inbox.folder, self._outbox.root, jobs):
+            yield Notice(
+                "watching", "what was there at the first start is left alone; what came since is not"
+            )
 
     def _open(self) -> Iterator[Event]:
         """See that both folders are there, and are those that they were."""
@@ -211,8 +226,10 @@ class Service:
         for arrival in self._inbox.look():
             if arrival.error is None:
                 self._ready[arrival.path] = arrival
+                self._began = time.monotonic()
             else:
                 yield from self._give_up(arrival, arrival.error)
+        self._forget_vanished()
         for problem in self._inbox.problems():
             yield Notice("problem", str(problem))
         jobs = self._choose()
@@ -259,8 +276,12 @@ class Service:
         if verdict == "gone":
             self._outbox.session.forget(job)
             return
-        if result.status == "failed":
+        if verdict == "away":
+            return
+        if verdict == "later":
             yield from self._report(job.source, str(result.error), Finished(result))
+        elif result.status == "failed":
+            yield Finished(result)
         elif result.foreign or self._after.mode == "keep":
             if result.foreign:
                 # The journal knows nothing of it, and every walk would find it again.
@@ -300,8 +321,14 @@ class Service:
         """It never became readable."""
         job = self._job(arrival.path)
         self._gate.forget(arrival.path)
-        self._outbox.session.give_up(job, error)
-        yield Finished(Result(job.source, job.target, "failed", error))
+        finished = Finished(Result(job.source, job.target, "failed", error))
+        if not os.access(job.source, os.R_OK):
+            # A permission is no version: it may be given without any change of the file.
+            yield from self._report(job.source, str(error), finished)
+            return
+        with contextlib.suppress(PictureError, FilmError):  # it has become unreachable just now
+            self._outbox.session.give_up(job, error)
+        yield finished
 
     def _report(self, path: Path, text: str, *events: Event) -> Iterator[Event]:
         """What is tried again with every walk is told once."""
@@ -309,36 +336,47 @@ class Service:
             self._reported[path] = text
             yield from events
 
+    def _is_stuck(self) -> bool:
+        """Whether what is waited for changes and changes."""
+        return time.monotonic() - self._began > _STUCK * self._options.settle
+
+    def _forget_vanished(self) -> None:
+        """What is remembered of files that are gone would grow for ever."""
+        if time.monotonic() >= self._tidy_at:
+            self._tidy_at = time.monotonic() + self._options.rescan
+            for memory in (self._reported, self._passed):
+                for path in [path for path in memory if not os.path.lexists(path)]:
+                    del memory[path]
+
     # What the gate, the inbox and the session ask.
 
-    def _is_wanted(self, path: Path, version: Version) -> bool:
+    def _need(self, path: Path, version: Version) -> Need:
         ready = self._ready.get(path)
         if ready is not None:
             if ready.version == version:
-                return False
+                return "at hand"
             del self._ready[path]
-            return True
+            self._gate.forget(path)
+            return "wanted"
         if self._passed.get(path) == version:
-            return False
+            return "at hand"
         try:
             known = self._outbox.session.known(self._job(path))
         except (PictureError, FilmError):
             # The gate will say why, if it stays like that.
-            return True
-        if known is None:
-            return True
+            return "wanted"
+        if known is None or known.state in ("started", "replacing"):
+            return "wanted"
         # An input that is done and still there: the program was killed before it could go.
-        return self._after.mode != "keep" if known.state == "done" else known.state != "failed"
-
-    def _is_begun(self, path: Path) -> bool:
-        known = self._outbox.session.known(self._job(path))
-        return known is not None and known.state != "failed"
+        return "wanted" if known.state == "done" and self._after.mode != "keep" else "over"
 
     def _is_final(self, job: Job, error: UgatitBatchError) -> bool:
         """Whether a failure stays: else the file is tried again, and the journal does not call it failed."""
         verdict: Verdict = "final"
         if not os.path.lexists(job.source):
             verdict = "gone"
+        elif self._stopping or not self._outbox.is_here:
+            verdict = "away"
         elif isinstance(error, OutputError | EnvironmentLacksError) and not self._options.once:
             verdict = "later"
         elif isinstance(error, PictureError | FilmError) and self._gate.again(
@@ -371,6 +409,12 @@ class Service:
     def _wake(self) -> None:
         if self._bell.empty():
             self._bell.put(None)
+
+    def _rest(self, seconds: float) -> None:
+        """Wait for so long, whatever comes in; `stop` alone ends it."""
+        until = time.monotonic() + seconds
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            self._wait(left)
 
     def _wait(self, seconds: float) -> None:
         with contextlib.suppress(queue.Empty):
