@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ugatit_batch.errors import OutputBusyError, PictureError
-from ugatit_batch.watch import service
+from ugatit_batch.watch import desk, service
 from ugatit_batch.watch.ready import look
 
 from ..fakes import colours, paint, pixels_of, tree
@@ -169,7 +169,7 @@ def test_pictures_do_not_wait_for_all_films(tmp_path: Path) -> None:
     (tmp_path / "inbox").mkdir()
     for number in range(3):
         make_film(tmp_path / "inbox" / f"{number}.mkv", codec="ffv1", count=30)
-    slow = 0.01
+    slow = 0.1
     with Watching(tmp_path, before=lambda _: time.sleep(slow)) as watching:
         watching.until(lambda: watching.frames > 0)
         paint(watching.inbox / "a.png")
@@ -320,6 +320,21 @@ def test_a_trouble_is_not_tried_again_with_every_event(tmp_path: Path) -> None:
         assert len(watching.notices("waiting")) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell")
+def test_a_file_that_stays_open_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "_LONG_OPEN", 1.0)
+    whole = paint(tmp_path / "whole.png").read_bytes()
+    with Watching(tmp_path, rescan=1) as watching:
+        with (watching.inbox / "a.png").open("wb", buffering=0) as handle:
+            handle.write(whole)
+            watching.until(lambda: bool(watching.notices("problem")))
+            time.sleep(2)
+            assert watching.results("done") == []
+        watching.until_done(1)
+    (said,) = watching.notices("problem")
+    assert "a.png: another program keeps it open" in said
+
+
 def test_a_clock_that_is_set_back_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time
     with Watching(tmp_path, rescan=1) as watching:
@@ -349,7 +364,7 @@ def test_a_file_that_may_not_be_read_is_tried_again(tmp_path: Path, monkeypatch:
     access, seen = os.access, look
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name not in locked and access(path, mode))
     refusal = PictureError("a.png: may not be read", "change its permissions")
-    monkeypatch.setattr(service, "look", lambda path: refusal if path.name in locked else seen(path))
+    monkeypatch.setattr(desk, "look", lambda path: refusal if path.name in locked else seen(path))
     with Watching(tmp_path, settle=0.02, rescan=1) as watching:
         paint(watching.inbox / "a.png")
         watching.until(lambda: watching.results("failed") == ["a.png"])

@@ -13,8 +13,9 @@ from ugatit_batch.jobs import Session
 from ugatit_batch.planning import Naming
 from ugatit_batch.settings import Settings
 from ugatit_batch.watch.after import After
+from ugatit_batch.watch.events import Finished, Notice
 from ugatit_batch.watch.rules import Rules
-from ugatit_batch.watch.service import Finished, Notice, Service, WatchOptions
+from ugatit_batch.watch.service import Service, WatchOptions
 
 from ..fakes import InvertingTranslator
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from ugatit_batch.frames import Pixels
     from ugatit_batch.images.sidecars import Kind
     from ugatit_batch.jobs import IfExists
-    from ugatit_batch.watch.service import Event
+    from ugatit_batch.watch.events import Event
 
 SETTLE = 0.25
 PATIENT = 60.0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ugatit_batch.display.watch import WatchDisplay
     from ugatit_batch.jobs import Result
     from ugatit_batch.planning import Naming
-    from ugatit_batch.watch.service import Event
+    from ugatit_batch.watch.events import Event
 
 _WARNINGS = {"waiting", "problem", "left"}
 _STATUS_EVERY = 2.0  # seconds between two status lines for a supervisor, at least
@@ -111,8 +111,9 @@ def command(
         from ugatit_batch.jobs import Session
         from ugatit_batch.watch import supervisor
         from ugatit_batch.watch.after import After
+        from ugatit_batch.watch.events import Notice
         from ugatit_batch.watch.rules import Rules
-        from ugatit_batch.watch.service import Notice, Service, WatchOptions
+        from ugatit_batch.watch.service import Service, WatchOptions
 
         root, done = _check_places(folder, choices.naming, after, done)
         settings = choices.settings(None)
@@ -186,7 +187,7 @@ def _check_places(folder: Path, naming: Naming, after: str, done: Path | None) -
 def _show(event: Event, display: WatchDisplay, write_line: Callable[[Result], None]) -> bool:
     """Show an event, write it into the report, and tell whether it is a failure."""
     from ugatit_batch.errors import DiskFullError, OutputError
-    from ugatit_batch.watch.service import Notice
+    from ugatit_batch.watch.events import Notice
 
     if isinstance(event, Notice):
         display.say("warning" if event.kind in _WARNINGS else "notice", event.text)
@@ -202,7 +203,7 @@ def _show(event: Event, display: WatchDisplay, write_line: Callable[[Result], No
 
 def _to_json(event: Event) -> dict[str, object]:
     """The stable form for programs."""
-    from ugatit_batch.watch.service import Notice
+    from ugatit_batch.watch.events import Notice
 
     stamp = {"time": datetime.now(UTC).isoformat(timespec="milliseconds")}
     if isinstance(event, Notice):
