@@ -52,7 +52,10 @@ def test_damage_costs_pictures_and_not_the_timing(
     frames = list(film.frames())
 
     assert [frame.pts for frame in frames] == [frame.pts for frame in whole]
-    assert 1 <= film.repeated <= 25
+    # By chance the rest of a packet of a few bytes may still be a picture, though another one.
+    others = sum(frame.checksum != other.checksum for frame, other in zip(frames, whole, strict=True))
+    assert max(film.repeated, others) >= 1
+    assert film.repeated <= 25
     assert film.repeated == sum(frame.repeated for frame in frames)
     for before, frame in pairwise(frames):
         if frame.repeated:
