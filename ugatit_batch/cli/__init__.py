@@ -29,6 +29,8 @@ _COMMANDS = {
     "evaluate": "evaluate",
     "build-engine": "build_engine",
     "models": "models",
+    "serve": "serve",
+    "plugin": "plugin",
     "bench": "bench",
     "doctor": "doctor",
 }
