@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ugatit_batch import jobs
 from ugatit_batch.errors import FilmError, OutputBusyError, OutputError, PictureError
 from ugatit_batch.images.geometry import Sizing
+from ugatit_batch.images.work import PictureWork
 from ugatit_batch.images.write import Encoding
 from ugatit_batch.jobs import Session
 from ugatit_batch.planning import Job, Naming, Plan, job_for, plan
 from ugatit_batch.settings import Settings
+from ugatit_batch.video.film import FilmWork
 
 from .fakes import InvertingTranslator, paint, pixels_of, tree
+from .video.film_makers import make_film
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -312,3 +316,30 @@ def test_a_file_that_changes_while_it_waits_is_known_in_the_version_that_was_rea
     shape = pixels_of(jobs[-1].target).shape
     # Whichever was read, the journal tells it.
     assert (known is not None) == (shape == (40, 40, 3))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mkv"])
+def test_a_file_that_changes_while_it_is_read_fails_and_leaves_nothing(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    one = job(tmp_path, name)
+    one.source.parent.mkdir()
+    if one.is_film:
+        make_film(one.source, count=5)
+    else:
+        paint(one.source)
+    work = FilmWork if one.is_film else PictureWork
+
+    def open_and_change(*arguments: object, **more: object) -> object:
+        opened = work(*arguments, **more)  # type: ignore[arg-type]
+        with one.source.open("ab") as handle:
+            handle.write(b"more")
+        return opened
+
+    monkeypatch.setattr(jobs, work.__name__, open_and_change)
+    (result,) = session.results(Plan([one]))
+    assert "changed while it was read" in str(result.error)
+    monkeypatch.undo()
+    assert tree(tmp_path / "out") == {}
+    (result,) = session.results(Plan([one]))
+    assert result.status == "done"

@@ -274,6 +274,13 @@ class Session:
         except OSError as error:
             raise _unreadable(job, error) from error
 
+    def _key_now(self, job: Job) -> Key | None:
+        """The same, or the error that the job fails with."""
+        try:
+            return self._key(job)
+        except OSError as error:
+            raise _unreadable(job, error) from error
+
     def _key_or_none(self, job: Job) -> Key | None:
         """The same, and None where the input cannot be looked at."""
         with contextlib.suppress(OSError):
@@ -299,12 +306,14 @@ class Session:
         if root is None:
             return self._open_work(begun)
         require_folder(root)
-        try:
-            # It may have changed while it waited; what is read now is what the result is made from.
-            begun.key = self._key(begun.job)
-        except OSError as error:
-            raise _unreadable(begun.job, error) from error
-        return Within(self._open_work(begun), root)
+        # It may have changed while it waited; what is read now is what the result is made from.
+        begun.key = self._key_now(begun.job)
+        work = self._open_work(begun)
+        if self._key_now(begun.job) != begun.key:
+            work.abandon()
+            kind = FilmError if begun.job.is_film else PictureError
+            raise kind(f"{begun.job.source}: changed while it was read", "run the same command again")
+        return Within(work, root)
 
     def _open_work(self, begun: _Begun) -> Work[Written | Result]:
         source, settings, rule = begun.job.source, self._settings, self._translator.size_rule

@@ -5,6 +5,7 @@ Asks through the same client as the plug-ins do. Knows nothing of how findings a
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ugatit_batch import __version__
 from ugatit_plugins.client.ugatit_client import Client, UgatitError
 from ugatit_plugins.discovery import find_running, read_address, state_dir
 from ugatit_plugins.editor_places import EDITORS, TITLES, find_places, looked_in
-from ugatit_plugins.installer import look_at, read_setup, setup_of, title
+from ugatit_plugins.installer import knows_server, look_at, read_setup, setup_of, title
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -59,7 +60,9 @@ class EditorDiagnosis:
         return asdict(self)
 
 
-def diagnose_editors(wanted: Sequence[Editor], *, required: bool) -> EditorDiagnosis:
+def diagnose_editors(
+    wanted: Sequence[Editor], *, required: bool, target: Path | None = None
+) -> EditorDiagnosis:
     """Look at the plug-ins, and send a test picture through the server as they would.
 
     A server that was not running before is ended again.
@@ -67,19 +70,20 @@ def diagnose_editors(wanted: Sequence[Editor], *, required: bool) -> EditorDiagn
     Args:
         wanted: which editors.
         required: whether an editor or a plug-in that is not there is a problem.
+        target: the folder that `install` was given; None: all that are found.
     """
     findings: list[Finding] = []
     # Plug-ins of one installation of ugatit-batch all know the same.
     setups: dict[str, dict[str, Any]] = {}
     absent: State = "problem" if required else "missing"
     for editor in wanted:
-        places = find_places(editor)
+        places = find_places(editor, target)
         if not places:
             findings.append(_no_editor(editor, absent))
         for place in places:
-            findings += _look_at_place(place, absent)
+            findings += _look_at_place(place, absent, target)
             setup = read_setup(place)
-            if setup is not None:
+            if setup is not None and knows_server(setup):
                 setups[str((setup["command"], setup["state"]))] = setup
     models: tuple[str, ...] = ()
     device: str | None = None
@@ -99,12 +103,14 @@ def _no_editor(editor: Editor, state: State) -> Finding:
         editor,
         state,
         f"{TITLES[editor]}: never started here, there is no {looked_in(editor)}",
-        f"start it once, or give `ugatit-batch plugin install {editor}` a --target",
+        "start it once and close it, or name its folder with --target, to `install` and to `doctor`",
     )
 
 
-def _look_at_place(place: Place, absent: State) -> Iterator[Finding]:
+def _look_at_place(place: Place, absent: State, target: Path | None) -> Iterator[Finding]:
     found, again = look_at(place), f"ugatit-batch plugin install {place.editor}"
+    if target is not None:
+        again += f" --target {shlex.quote(str(target))}"
     name = title(place)
     if found.version is None:
         yield Finding(place.editor, absent, f"{name}: no plug-in in {place.folder}", again)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import re
 import sys
@@ -38,8 +37,15 @@ class Place:
         return self.folder / ("pykrita" if self.editor == "krita" else "plug-ins") / "ugatit"
 
 
-def find_places(editor: Editor) -> list[Place]:
-    """Where that editor has been started at least once; for GIMP each version 3, the newest first."""
+def find_places(editor: Editor, target: Path | None = None) -> list[Place]:
+    """Where that editor has been started at least once; for GIMP each version 3, the newest first.
+
+    Args:
+        editor: which one.
+        target: the editor's own folder, where the user names it: then that alone.
+    """
+    if target is not None:
+        return [Place(editor, target.absolute())]
     return _krita_places() if editor == "krita" else _gimp_places()
 
 
@@ -50,10 +56,10 @@ def looked_in(editor: Editor) -> str:
 
 def is_running(editor: Editor) -> bool:
     """Whether this user has the editor open."""
-    mine = getpass.getuser()
+    mine = psutil.Process().username()
     for process in psutil.process_iter(["name", "username"]):
-        name, owner = process.info["name"] or "", process.info["username"] or ""
-        if name.lower().removesuffix(".exe") == editor and owner.rpartition("\\")[2] == mine:
+        name = (process.info["name"] or "").lower()
+        if name.removesuffix(".exe") == editor and process.info["username"] == mine:
             return True
     return False
 

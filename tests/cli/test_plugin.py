@@ -10,7 +10,7 @@ import pytest
 
 from ugatit_batch import __version__
 from ugatit_plugins import editor_doctor, installer
-from ugatit_plugins.editor_places import looked_in
+from ugatit_plugins.editor_places import Place, looked_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,6 +79,10 @@ def test_a_folder_that_is_named(program: Program, home: Path, tmp_path: Path) ->
     assert (tmp_path / "portable/pykrita/ugatit.desktop").is_file()
     setup = json.loads((tmp_path / "portable/pykrita/ugatit/ugatit.json").read_text("utf-8"))
     assert setup["command"][0] == sys.executable
+    assert setup["command"][-2] == "--models-dir"
+    rows = json.loads(program("plugin", "list", "--json", "--target", tmp_path / "portable").out)
+    assert {row["editor"]: row["version"] for row in rows} == {"krita": __version__, "gimp": None}
+    assert {row["folder"] for row in rows} == {str(tmp_path / "portable")}
     assert setup["state"] == str(tmp_path / "state")
     assert program("plugin", "uninstall", "krita", "--target", tmp_path / "portable").code == 0
     assert files(tmp_path / "portable") == set()
@@ -115,6 +119,26 @@ def test_doctor_sends_a_picture_round(program: Program, home: Path, tmp_path: Pa
     words = set(re.findall(r"\w+", program("plugin", "doctor", "--help").out))
     assert words >= {*said, *said["findings"][0]}
     assert not (tmp_path / "state/server.json").exists(), "a server that was started is ended"
+
+
+def test_doctor_looks_at_a_folder_that_is_named(
+    program: Program, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    missing = {"command": [str(tmp_path / "gone")], "state": str(tmp_path / "state"), "version": __version__}
+    monkeypatch.setattr(editor_doctor, "setup_of", lambda _state: missing)
+    place = Place("gimp", tmp_path / "my gimp")
+    before = program("plugin", "doctor", "gimp", "--target", place.folder)
+    assert f"→ ugatit-batch plugin install gimp --target '{place.folder}'" in before.out
+    installer.install(place, {"version": __version__})
+    broken = program("plugin", "doctor", "gimp", "--target", place.folder)
+    assert (broken.code, broken.err) == (4, "")
+    assert f"{place.plugin / 'ugatit.json'}: does not say how to start the server" in broken.out
+    installer.install(place, missing)
+    said = json.loads(program("plugin", "doctor", "gimp", "--json", "--target", place.folder).out)
+    assert {finding["topic"]: finding["state"] for finding in said["findings"]} == {
+        "gimp": "ok",
+        "server": "problem",
+    }
 
 
 def test_doctor_says_what_is_broken(

@@ -172,10 +172,108 @@ def test_files_of_the_user_stay(editor: Editor, tmp_path: Path) -> None:
     assert [fault.split(": ")[1] for fault in installer.look_at(place).faults] == [
         "was changed after it was installed"
     ]
+    before = tree(tmp_path)
+    with pytest.raises(UsageError, match=r"ugatit_client\.py: changed after"):
+        installer.install(place, SETUP)
+    assert tree(tmp_path) == before
+    changed.unlink()
     with pytest.raises(UsageError, match=r"own\.txt"):
         installer.install(place, SETUP)
+    changed.write_text("changed", "utf-8")
     assert installer.uninstall(place) == sorted([own, changed])
     assert {path for path in place.plugin.rglob("*") if path.is_file()} == {own, changed}
+
+
+@BOTH
+def test_only_leftovers_of_ours_go(editor: Editor, tmp_path: Path) -> None:
+    place = place_for(editor, tmp_path)
+    beside = place.plugin.parent
+    for name in (".ugatit-backup/new", ".ugatit-0a_b1c2d/mine.txt", ".ugatit-0a_b1c2e/new/ugatit.py"):
+        (beside / name).parent.mkdir(parents=True)
+        (beside / name).write_text("1", "utf-8")
+    installer.install(place, SETUP)
+    installer.uninstall(place)
+    assert {path.name for path in beside.iterdir()} == {".ugatit-backup", ".ugatit-0a_b1c2d"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_link_to_a_folder_is_the_users(tmp_path: Path) -> None:
+    place = place_for("gimp", tmp_path)
+    installer.install(place, SETUP)
+    link, kept = place.plugin / "styles", tmp_path / "kept"
+    kept.mkdir()
+    (kept / "own.txt").write_text("mine", "utf-8")
+    link.symlink_to(kept)
+    with pytest.raises(UsageError, match="styles"):
+        installer.install(place, SETUP)
+    assert installer.uninstall(place) == [link]
+    assert (link / "own.txt").read_text("utf-8") == "mine"
+
+
+@BOTH
+def test_only_what_python_left_in_its_folder_goes(editor: Editor, tmp_path: Path) -> None:
+    place = place_for(editor, tmp_path)
+    installer.install(place, SETUP)
+    own = place.plugin / "__pycache__/own.txt"
+    own.parent.mkdir()
+    own.write_text("mine", "utf-8")
+    with pytest.raises(UsageError, match=r"own\.txt"):
+        installer.install(place, SETUP)
+    assert installer.uninstall(place) == [own]
+
+
+def test_a_removal_that_failed_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = place_for("krita", tmp_path)
+    before = tree(tmp_path)
+
+    def fail(_settings: Path) -> None:
+        raise OutputError("no")
+
+    installer.install(place, SETUP)
+    with monkeypatch.context() as broken:
+        broken.setattr(kritarc, "disable", fail)
+        with pytest.raises(OutputError):
+            installer.uninstall(place)
+    assert installer.uninstall(place) == []
+    after = tree(tmp_path)
+    assert after.pop("resources/pykrita") == b""
+    assert after == before
+
+
+def test_a_desktop_file_without_its_plugin(tmp_path: Path) -> None:
+    place = place_for("krita", tmp_path)
+    installer.install(place, SETUP)
+    shutil.rmtree(place.plugin)
+    installer.install(place, SETUP)
+    assert installer.look_at(place).faults == ()
+    shutil.rmtree(place.plugin)
+    place.plugin.with_name("ugatit.desktop").write_text("somebody else's", "utf-8")
+    with pytest.raises(UsageError, match=r"ugatit\.desktop: was not put there"):
+        installer.install(place, SETUP)
+
+
+def test_a_desktop_file_of_an_older_version_is_ours(tmp_path: Path) -> None:
+    place = place_for("krita", tmp_path)
+    desktop, written = place.plugin.with_name("ugatit.desktop"), place.plugin / "ugatit.json"
+
+    def make_older() -> None:
+        desktop.write_bytes(b"[Desktop Entry]\n")
+        setup = json.loads(written.read_text("utf-8"))
+        setup["desktop"] = installer._digest_of(desktop.read_bytes())
+        written.write_text(json.dumps(setup), "utf-8")
+
+    installer.install(place, SETUP)
+    make_older()
+    installer.install(place, SETUP)
+    assert desktop.read_bytes() != b"[Desktop Entry]\n"
+    make_older()
+    assert installer.uninstall(place) == []
+    installer.install(place, SETUP)
+    desktop.write_bytes(b"changed")
+    assert "was changed" in installer.look_at(place).faults[0]
+    with pytest.raises(UsageError, match="or changed since"):
+        installer.install(place, SETUP)
+    assert installer.uninstall(place) == [desktop]
 
 
 @BOTH
@@ -185,7 +283,7 @@ def test_a_list_that_leads_elsewhere_is_not_ours(editor: Editor, tmp_path: Path)
     outside = tmp_path / "outside.txt"
     outside.write_text("mine", "utf-8")
     for name in ("../../../outside.txt", str(outside)):
-        setup = {**SETUP, "files": {name: installer._digest(outside)}}
+        setup = {**SETUP, "files": {name: installer._digest_of(outside.read_bytes())}}
         (place.plugin / "ugatit.json").write_text(json.dumps(setup), "utf-8")
         with pytest.raises(NothingToDoError):
             installer.uninstall(place)
@@ -220,7 +318,8 @@ def test_krita_must_not_be_running(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a program that can be given another name")
-def test_a_running_editor_is_seen(tmp_path: Path) -> None:
+def test_a_running_editor_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody else")
     assert not is_running("no such editor")  # type: ignore[arg-type]
     program = tmp_path / "krita"
     program.write_bytes(Path(str(shutil.which("sleep"))).read_bytes())
@@ -324,13 +423,31 @@ def test_sandboxes_are_found(home: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [place.folder for place in find_places("gimp")] == [home / "own", gimp / "config/GIMP/3.0"]
 
 
-def test_a_plugin_knows_this_installation(tmp_path: Path) -> None:
+def test_a_plugin_knows_this_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-P", "-m", "ugatit_batch", "serve", "--json"]
+    monkeypatch.delenv("UGATIT_BATCH_MODELS_DIR", raising=False)
     setup = installer.setup_of(tmp_path)
-    assert setup == {
-        "command": [sys.executable, "-m", "ugatit_batch", "serve", "--json"],
-        "state": str(tmp_path),
-        "version": __version__,
-    }
+    assert setup == {"command": command, "state": str(tmp_path), "version": __version__}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UGATIT_BATCH_MODELS_DIR", "models")
+    setup = installer.setup_of(tmp_path)
+    assert setup["command"] == [*command, "--models-dir", str(Path.cwd() / "models")]
+
+
+def test_what_lies_in_the_users_folder_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('taken')", "utf-8")
+    command = [*installer.setup_of(tmp_path)["command"], "--help"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize("lacks", ["command", "state"])
+def test_a_setup_without_a_server_is_a_fault(lacks: str, tmp_path: Path) -> None:
+    place = place_for("gimp", tmp_path)
+    installer.install(place, {name: value for name, value in SETUP.items() if name != lacks})
+    assert "does not say how to start the server" in installer.look_at(place).faults[0]
+    installer.install(place, SETUP)
+    assert installer.look_at(place).faults == ()
 
 
 def test_the_gimp_plugin_is_python_of_3_8() -> None:

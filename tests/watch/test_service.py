@@ -102,11 +102,11 @@ def test_a_file_that_never_becomes_whole_fails_once_and_stays_failed(tmp_path: P
     (tmp_path / "inbox" / "bad.png").write_bytes(b"no picture at all")
     whole = paint(tmp_path / "whole.png", 64, 64).read_bytes()
     (tmp_path / "inbox" / "half.png").write_bytes(whole[: len(whole) // 2])
-    with Watching(tmp_path, settle=0.05, rescan=1) as watching:
+    with Watching(tmp_path, settle=0.02, rescan=1) as watching:
         watching.until(lambda: len(watching.results("failed")) == 2)
         time.sleep(1.5)
         assert sorted(watching.results("failed")) == ["bad.png", "half.png"]
-    with Watching(tmp_path, settle=0.05, rescan=1) as watching:
+    with Watching(tmp_path, settle=0.02, rescan=1) as watching:
         time.sleep(1)
         assert watching.results("failed") == []
         (watching.inbox / "half.png").write_bytes(whole)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ugatit_plugins.editor_places import Editor, Place
 
 _EDITOR = click.Choice(["krita", "gimp"])
+_TARGET = click.Path(file_okay=False, path_type=Path)
 _SANDBOX = "{}: may not start programs of this system; run `ugatit-batch serve` in a terminal first"
 
 
@@ -31,16 +32,17 @@ def command() -> None:
 @click.argument("editor", type=_EDITOR)
 @click.option(
     "--target",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_TARGET,
     help="The editor's own folder, that holds pykrita or plug-ins.  [default: all that are found]",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be written.")
 def install(*, editor: Editor, target: Path | None, dry_run: bool) -> None:
-    """Put a plug-in where the editor looks, over an older one.
+    """Put a plug-in where the editor looks, over an older one of which no file was changed.
 
     All that is written goes into the editor's folder of this user: the plug-in itself and, for Krita, the
     line in its settings that switches the plug-in on. Krita must not be running; GIMP has to be started anew.
-    The plug-in keeps the path of this installation: run this again when ugatit-batch was moved or updated.
+    The plug-in keeps the path of this installation, and UGATIT_BATCH_MODELS_DIR where that is set: run this
+    again when ugatit-batch or the models were moved or updated.
     """
     from ugatit_plugins import installer
     from ugatit_plugins.discovery import state_dir
@@ -72,7 +74,7 @@ def install(*, editor: Editor, target: Path | None, dry_run: bool) -> None:
 @click.argument("editor", type=_EDITOR)
 @click.option(
     "--target",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=_TARGET,
     help="The folder that `install` was given.  [default: all that are found]",
 )
 def uninstall(*, editor: Editor, target: Path | None) -> None:
@@ -83,7 +85,8 @@ def uninstall(*, editor: Editor, target: Path | None) -> None:
     places = [place for place in _places(editor, target) if installer.read_setup(place) is not None]
     if not places:
         raise NothingToDoError(
-            f"{editor}: no plug-in is installed", "`ugatit-batch plugin list` says where they are"
+            f"{editor}: no plug-in is installed" + (f" in {target}" if target else ""),
+            "`ugatit-batch plugin list` says where they are; --target names a folder it does not know",
         )
     for place in places:
         for path in installer.uninstall(place):
@@ -92,8 +95,13 @@ def uninstall(*, editor: Editor, target: Path | None) -> None:
 
 
 @command.command("list")
+@click.option(
+    "--target",
+    type=_TARGET,
+    help="The folder that `install` was given.  [default: all that are found]",
+)
 @shared.json_option
-def list_command(*, as_json: bool) -> None:
+def list_command(*, target: Path | None, as_json: bool) -> None:
     """Which editors there are, and what is installed where.
 
     --json prints an array: editor, folder, flatpak (application or null), version (of the plug-in, or null),
@@ -102,7 +110,7 @@ def list_command(*, as_json: bool) -> None:
     from ugatit_plugins.editor_places import EDITORS, TITLES, find_places
     from ugatit_plugins.installer import look_at, title
 
-    found = [look_at(place) for editor in EDITORS for place in find_places(editor)]
+    found = [look_at(place) for editor in EDITORS for place in find_places(editor, target)]
     if as_json:
         rows = [
             {
@@ -130,8 +138,13 @@ def list_command(*, as_json: bool) -> None:
 
 @command.command()
 @click.argument("editor", type=_EDITOR, required=False)
+@click.option(
+    "--target",
+    type=_TARGET,
+    help="The folder that `install` was given.  [default: all that are found]",
+)
 @shared.json_option
-def doctor(*, editor: Editor | None, as_json: bool) -> int:
+def doctor(*, editor: Editor | None, target: Path | None, as_json: bool) -> int:
     """What the editor will see: plug-in, server, models, and a picture sent round.
 
     Starts the server as the plug-in would, and ends it again if it was not running before. What is broken
@@ -142,7 +155,8 @@ def doctor(*, editor: Editor | None, as_json: bool) -> int:
     """
     from ugatit_plugins.editor_doctor import all_editors, diagnose_editors
 
-    diagnosis = diagnose_editors([editor] if editor else all_editors(), required=editor is not None)
+    wanted = [editor] if editor else all_editors()
+    diagnosis = diagnose_editors(wanted, required=editor is not None, target=target)
     if as_json:
         click.echo(json.dumps(diagnosis.to_json(), indent=2, ensure_ascii=False))
     else:
@@ -159,11 +173,9 @@ def _places(editor: Editor, target: Path | None) -> list[Place]:
         EnvironmentLacksError: none is found.
     """
     from ugatit_batch.errors import EnvironmentLacksError
-    from ugatit_plugins.editor_places import TITLES, Place, find_places, looked_in
+    from ugatit_plugins.editor_places import TITLES, find_places, looked_in
 
-    if target is not None:
-        return [Place(editor, target.absolute())]
-    places = find_places(editor)
+    places = find_places(editor, target)
     if not places:
         name = "GIMP 3" if editor == "gimp" else TITLES[editor]
         raise EnvironmentLacksError(
