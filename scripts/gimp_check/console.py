@@ -7,17 +7,23 @@ text; it is no module.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gi.repository import Gegl, Gimp, Gio
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 FOLDER = Path(os.environ["UGATIT_CHECK"])
+PLUGIN = Path(Gimp.directory()) / "plug-ins/ugatit"
 PRECISIONS = (
     "U16_NON_LINEAR",
     "U16_LINEAR",
@@ -280,6 +286,49 @@ def check_killed_server() -> None:
     tell("server killed: the next one works", good, words)
 
 
+def check_result_that_cannot_be_added() -> None:
+    """What the plug-in does last, when the picture is another one or the result is no result."""
+    sys.path.insert(0, str(PLUGIN))
+    from ugatit_client import UgatitError
+    from ugatit_layers import add_result, read
+
+    image = load("colour.png")
+    source = read(image, image.get_layers(), "layer", "all")
+    try:
+        add_result(source, source.rgb, "no bytes", "layer", "broken")
+    except TypeError as error:
+        tell("broken result: no layer is left", len(image.get_layers()) == 1, error)
+    else:
+        tell("broken result: no layer is left", False)
+    image.resize(80, 60, 3, 3)
+    try:
+        add_result(source, source.rgb, None, "none", "late")
+    except UgatitError as error:
+        tell("size changed: said", "another size" in error.message and len(image.get_layers()) == 1, error)
+    else:
+        tell("size changed: said", False)
+
+
+def check_unthought_of() -> None:
+    """What nobody has thought of is said too."""
+    image = load("colour.png")
+    with broken_setup():
+        good, words = translate(image, image.get_layers())
+    tell("unthought of: said", not good and "ValueError: " in words, words.replace("\n", " | "))
+
+
+@contextlib.contextmanager
+def broken_setup() -> Iterator[None]:
+    """No file system has a folder of that name."""
+    path = PLUGIN / "ugatit.json"
+    kept = path.read_text("utf-8")
+    path.write_text(json.dumps({**json.loads(kept), "state": "\0"}), "utf-8")
+    try:
+        yield
+    finally:
+        path.write_text(kept, "utf-8")
+
+
 def main() -> None:
     """Everything, one after the other; what fails hard is noted too."""
     checks = (
@@ -288,6 +337,8 @@ def main() -> None:
         check_visible,
         check_depths,
         check_refusals,
+        check_result_that_cannot_be_added,
+        check_unthought_of,
         check_cancel,
         check_killed_server,
     )

@@ -6,15 +6,19 @@ module.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from gi.repository import Gimp, Gio
+import gi
+from gi.repository import Gimp, Gio, GLib
 
 FOLDER = Path(os.environ["UGATIT_CHECK"])
 SHOOT = """
@@ -75,15 +79,61 @@ def becomes(image: Any, expected: list[str]) -> bool:
     return names(image) == expected
 
 
+def end_server() -> None:
+    """As a server does that has had nothing to do; wait for the next."""
+    path = FOLDER / "state/server.json"
+    gone = json.loads(path.read_text("utf-8"))["pid"]
+    os.kill(gone, signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text("utf-8"))["pid"] != gone:
+                return
+        time.sleep(0.1)
+
+
 def answer_dialog() -> None:
-    """What a user does: look, wait for the models, and press Translate."""
+    """What a user does: look, wait for the models, leave the window open for long, and press Translate."""
     number = window("Translate with U-GAT-IT")
     tool("windowmove", number, "420", "120")
     time.sleep(6)
     shoot("dialog.png")
+    end_server()
     tool("windowfocus", number)
     time.sleep(0.5)
     tool("key", "alt+t")
+
+
+def check_dialog_without_models() -> None:
+    """What nobody has thought of goes wrong while the window asks for the models."""
+    gi.require_version("GimpUi", "3.0")
+    from gi.repository import GimpUi, Gtk
+
+    sys.path.insert(0, str(Path(Gimp.directory()) / "plug-ins/ugatit"))
+    GimpUi.init("ugatit-check")
+    from ugatit_dialog import Dialog
+
+    def connect(*_: object) -> object:
+        raise KeyError("nobody knows")
+
+    procedure = Gimp.get_pdb().lookup_procedure("ugatit-translate")
+    dialog, said = Dialog(procedure, procedure.create_config(), connect), []
+    deadline = time.monotonic() + 20
+
+    def look() -> bool:
+        said.append(dialog._message.get_text())
+        if "Asking" in said[-1] and time.monotonic() < deadline:
+            return True
+        dialog._window.response(Gtk.ResponseType.CANCEL)
+        return False
+
+    GLib.timeout_add(100, look)
+    agreed = dialog.run()
+    tell(
+        "dialog: what nobody has thought of is said",
+        "KeyError" in said[-1] and not agreed,
+        said[-1].partition("\n")[0],
+    )
 
 
 def main() -> None:
@@ -111,6 +161,7 @@ def main() -> None:
     tell("undo: one step takes all of it back", becomes(image, before), names(image))
     press("RGB color", "ctrl+y")
     tell("redo: one step brings it again", becomes(image, after), names(image))
+    check_dialog_without_models()
     (FOLDER / "window.json").write_text(json.dumps(found, indent=1), "utf-8")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -242,6 +243,16 @@ def test_server_that_dies_leaves_all_as_it_was_and_is_started_anew(session: Sess
 
     assert told["after"] == told["before"]
     assert "ended before it had answered" in told["said"]
+    assert [name for name, _ in told["again"]] == ["Background", "U-GAT-IT own"], told["said again"]
+
+
+def test_docker_can_be_used_again_after_what_nobody_has_thought_of(session: Session) -> None:
+    told = session.told("unthought_of")
+
+    assert set(told["said"]) == {"take", "Task", "read_config", "put"}
+    for name, words in told["said"].items():
+        assert "KeyError: 'nobody knows'" in html.unescape(words), name
+        assert told["after"][name] == told["before"], name
     assert [name for name, _ in told["again"]] == ["Background", "U-GAT-IT own"], told["said again"]
 
 

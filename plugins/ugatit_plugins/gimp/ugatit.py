@@ -8,6 +8,7 @@ in GIMP ends this process: the server sees the connection drop, and the picture 
 from __future__ import annotations
 
 import sys
+import traceback
 from pathlib import Path
 from typing import Any, Callable
 
@@ -15,7 +16,7 @@ import gi
 
 gi.require_version("Gimp", "3.0")
 from gi.repository import Gimp, GLib, GObject  # noqa: E402 - the version has to be chosen first
-from ugatit_background import on_main, wait_for  # noqa: E402
+from ugatit_background import on_main, unthought_of, wait_for  # noqa: E402
 from ugatit_client import Client, UgatitError, read_config  # noqa: E402
 from ugatit_layers import add_result, read  # noqa: E402
 
@@ -90,17 +91,16 @@ class Ugatit(Gimp.PlugIn):
                 return procedure.new_return_values(Gimp.PDBStatusType.CANCEL, None)
         except UgatitError as error:
             words = "\n".join(filter(None, (error.message, error.hint)))
-            failure = GLib.Error.new_literal(Gimp.PlugIn.error_quark(), words, 0)
-            return procedure.new_return_values(Gimp.PDBStatusType.EXECUTION_ERROR, failure)
+            return _failed(procedure, words)
+        except Exception as error:  # noqa: BLE001 - GIMP would say no more than that the plug-in has failed
+            traceback.print_exc()
+            return _failed(procedure, unthought_of(error))
         return procedure.new_return_values(Gimp.PDBStatusType.SUCCESS, None)
 
     def _translate(self, procedure: Any, mode: Any, image: Any, drawables: list[Any], config: Any) -> bool:
         setup = read_config(Path(__file__).parent)
-        client: Client | None = None
-        if mode == Gimp.RunMode.INTERACTIVE:
-            client = _ask(procedure, config, setup)
-            if client is None:
-                return False
+        if mode == Gimp.RunMode.INTERACTIVE and not _ask(procedure, config, setup):
+            return False
         values = {name: config.get_property(name) for name in ("model", *(choice[0] for choice in _CHOICES))}
         source = read(image, drawables, values["source"], values["region"])
         rgb = source.rgb
@@ -110,11 +110,12 @@ class Ugatit(Gimp.PlugIn):
             on_main(Gimp.progress_set_text, text)
 
         def work() -> tuple[str, bytes, bytes | None]:
-            ready = client or Client.connect(setup, say=say)
-            model = values["model"] or _first_model(ready)
+            # Anew: while the window was open, the server that it asked may have ended with nothing to do.
+            client = Client.connect(setup, say=say)
+            model = values["model"] or _first_model(client)
             say("Translating with " + model)
             reverse, attention = values["direction"] == "reverse", values["attention"] != "none"
-            result = ready.translate(rgb, source.width, source.height, model, reverse, attention)
+            result = client.translate(rgb, source.width, source.height, model, reverse, attention)
             return (model, *result)
 
         model, result, attention = wait_for(work, Gimp.progress_pulse)
@@ -123,7 +124,12 @@ class Ugatit(Gimp.PlugIn):
         return True
 
 
-def _ask(procedure: Any, config: Any, setup: dict[str, Any]) -> Client | None:
+def _failed(procedure: Any, words: str) -> Any:
+    failure = GLib.Error.new_literal(Gimp.PlugIn.error_quark(), words, 0)
+    return procedure.new_return_values(Gimp.PDBStatusType.EXECUTION_ERROR, failure)
+
+
+def _ask(procedure: Any, config: Any, setup: dict[str, Any]) -> bool:
     gi.require_version("GimpUi", "3.0")
     from gi.repository import GimpUi
 
@@ -133,7 +139,8 @@ def _ask(procedure: Any, config: Any, setup: dict[str, Any]) -> Client | None:
     def connect(cancelled: Callable[[], bool], say: Callable[[str], None]) -> Client:
         return Client.connect(setup, cancelled=cancelled, say=say)
 
-    return Dialog(procedure, config, connect).run()
+    agreed: bool = Dialog(procedure, config, connect).run()
+    return agreed
 
 
 def _first_model(client: Client) -> str:

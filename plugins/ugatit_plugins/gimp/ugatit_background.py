@@ -5,6 +5,7 @@ GIMP's own calls belong to the main thread: what a thread has to say is handed o
 
 from __future__ import annotations
 
+import traceback
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable, TypeVar
 
@@ -23,6 +24,12 @@ def on_main(call: Callable[..., object], *arguments: object) -> None:
         return GLib.SOURCE_REMOVE
 
     GLib.idle_add(once)
+
+
+def unthought_of(error: Exception) -> str:
+    """Words for the user about what never should have happened."""
+    what = traceback.format_exception_only(type(error), error)[-1].strip()
+    return f"Something went wrong that never should: {what}\nStart GIMP in a terminal; it tells more there."
 
 
 def wait_for(work: Callable[[], ResultT], pulse: Callable[[], object]) -> ResultT:

@@ -6,6 +6,7 @@ It opens at once; which models there are comes in when the server has told.
 from __future__ import annotations
 
 import threading
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Callable
 
@@ -14,7 +15,7 @@ import gi
 gi.require_version("Gtk", "3.0")
 gi.require_version("GimpUi", "3.0")
 from gi.repository import GimpUi, GLib, GObject, Gtk  # noqa: E402 - the versions have to be chosen first
-from ugatit_background import on_main  # noqa: E402
+from ugatit_background import on_main, unthought_of  # noqa: E402
 from ugatit_client import Client, UgatitError  # noqa: E402
 
 Connect = Callable[[Callable[[], bool], Callable[[str], None]], Client]
@@ -38,7 +39,6 @@ class Dialog:
         self._connect = connect
         self._closed = threading.Event()
         self._models: dict[str, dict[str, Any]] = {}
-        self._client: Client | None = None
         self._window = GimpUi.ProcedureDialog.new(procedure, config, "Translate with U-GAT-IT")
         self._window.set_ok_label("_Translate")
         self._window.fill(_ARGUMENTS)
@@ -51,17 +51,17 @@ class Dialog:
         config.connect("notify::model", lambda *_: self._show_model())
         config.connect("notify::direction", lambda *_: self._show_direction())
 
-    def run(self) -> Client | None:
-        """Ask; give the client to translate with, or None where the user has changed their mind."""
+    def run(self) -> bool:
+        """Ask; False where the user has changed their mind."""
         self._window.set_response_sensitive(Gtk.ResponseType.OK, False)
         self._message.set_text("Asking ugatit-batch which models there are…")
         with ThreadPoolExecutor(1, "ugatit") as threads:
             asked = threads.submit(self._ask)
             asked.add_done_callback(lambda _: on_main(self._answered, asked))
-            agreed = self._window.run()
+            agreed = bool(self._window.run())
             self._closed.set()
         self._window.destroy()
-        return self._client if agreed else None
+        return agreed
 
     def _build(self) -> None:
         grid = Gtk.Grid(column_spacing=6, row_spacing=6, margin_bottom=6)
@@ -85,24 +85,29 @@ class Dialog:
         def say(text: str) -> None:
             on_main(self._message.set_text, text)
 
-        self._client = self._connect(self._closed.is_set, say)
-        return self._client.models(self._closed.is_set)
+        return self._connect(self._closed.is_set, say).models(self._closed.is_set)
 
     def _answered(self, asked: Future[list[dict[str, Any]]]) -> None:
         if self._closed.is_set():
             return
         try:
-            models = asked.result()
+            self._offer(asked.result())
         except UgatitError as error:
-            self._message.set_markup(
-                "<b>{}</b>\n{}".format(*map(GLib.markup_escape_text, (error.message, error.hint or "")))
-            )
-            return
+            self._complain(error.message, error.hint)
+        except Exception as error:  # noqa: BLE001 - GTK drops what comes out of here
+            traceback.print_exc()
+            self._complain(*unthought_of(error).split("\n", 1))
+
+    def _offer(self, models: list[dict[str, Any]]) -> None:
         self._models = {model["name"]: model for model in models}
         for name in self._models:
             self._model.append(name, name)
         self._model.set_sensitive(True)
         self._show_model()
+
+    def _complain(self, message: str, hint: str) -> None:
+        words = map(GLib.markup_escape_text, (message, hint or ""))
+        self._message.set_markup("<b>{}</b>\n{}".format(*words))
 
     def _show_model(self) -> None:
         name = self._config.get_property("model")

@@ -27,6 +27,7 @@ class Source:
 
     Attributes:
         image: which picture it is of.
+        size: its width and height.
         below: the layer that the result goes above; None: above all.
         x, y: where it begins, in pixels of the image.
         width, height: in pixels.
@@ -36,6 +37,7 @@ class Source:
     """
 
     image: Any
+    size: tuple[int, int]
     below: Any
     x: int
     y: int
@@ -94,7 +96,7 @@ def read(image: Any, drawables: list[Any], source: str, region: str) -> Source:
     selection, selection_format = None, _selection_format(image)
     if region == "selection" and not Gimp.Selection.is_empty(image):
         selection = _pixels(image.get_selection(), x, y, width, height, selection_format)
-    return Source(image, below, x, y, width, height, rgba, selection, selection_format)
+    return Source(image, _size(image), below, x, y, width, height, rgba, selection, selection_format)
 
 
 def add_result(source: Source, rgb: bytes, attention: bytes | None, kind: str, name: str) -> None:
@@ -108,10 +110,12 @@ def add_result(source: Source, rgb: bytes, attention: bytes | None, kind: str, n
         name: of the new layer.
 
     Raises:
-        UgatitError: the picture or the layer is gone; nothing was changed.
+        UgatitError: the picture or the layer is gone, or the picture has another size; nothing was changed.
     """
     if not source.image.is_valid():
         raise _refusal("The picture was closed while it was translated.", "nothing was changed")
+    if _size(source.image) != source.size:
+        raise _refusal("The picture has another size than when it was read.", "translate it once more")
     if source.below is not None and not source.below.is_valid():
         raise _refusal("The layer was removed while it was translated.", "nothing was changed")
     pixels = bytearray(source.rgba)
@@ -128,13 +132,17 @@ def add_result(source: Source, rgb: bytes, attention: bytes | None, kind: str, n
             _must(looked.set_visible(False), "hide the attention layer")
         _add_mask(source, result, attention if kind == "mask" else None)
         _must(source.image.set_selected_layers([result]), "choose the new layer")
-    except UgatitError:
+    except BaseException:
         for layer in added:
             source.image.remove_layer(layer)
         raise
     finally:
         source.image.undo_group_end()
     Gimp.displays_flush()
+
+
+def _size(image: Any) -> tuple[int, int]:
+    return image.get_width(), image.get_height()
 
 
 def _one_layer(drawables: list[Any]) -> Any:

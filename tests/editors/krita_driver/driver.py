@@ -34,6 +34,7 @@ SCENARIOS = (
     trouble.closed_meanwhile,
     trouble.layer_removed,
     trouble.killed,
+    trouble.unthought_of,
     trouble.not_installed,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -129,6 +130,32 @@ def killed(screen: Screen) -> Any:
     yield from screen.until_idle()
     yield from screen.picture("killed")
     found = {"before": before, "after": kept(document), "said": screen.words}
+    yield from screen.translate()
+    found["again"] = names(document)
+    found["said again"] = screen.words
+    yield from closed(document)
+    return found
+
+
+def unthought_of(screen: Screen) -> Any:
+    """What nobody has thought of goes wrong: before the thread, in it, and after it."""
+
+    def fail(*_: Any) -> Any:
+        raise KeyError("nobody knows")
+
+    docker = importlib.import_module("ugatit.docker")
+    document = yield from opened()
+    before = kept(document)
+    found: dict[str, Any] = {"before": before, "said": {}, "after": {}}
+    for name in ("take", "Task", "read_config", "put"):
+        own = getattr(docker, name)
+        setattr(docker, name, fail)
+        try:
+            yield from screen.translate()
+        finally:
+            setattr(docker, name, own)
+        found["said"][name] = screen.words
+        found["after"][name] = kept(document)
     yield from screen.translate()
     found["again"] = names(document)
     found["said again"] = screen.words

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import traceback
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 from krita import DockWidget, Krita
 from PyQt5.QtCore import QCoreApplication, QTimer
@@ -23,7 +25,7 @@ _READY = (
     "Makes a new layer above the active one. Where something is selected, only that is translated. "
     "One undo takes the layer away again."
 )
-_UNKNOWN = ("Something went wrong that never should", "start Krita in a terminal; it tells more")
+_UNKNOWN = "start Krita in a terminal; it tells more there"
 _ASK = "press the button beside the model to ask which there are now"
 
 
@@ -79,14 +81,18 @@ class TranslateDocker(DockWidget):
             return
         choice = self._panel.choice()
         self._set_busy(True)
-        try:
+        with self._ending():
             taken = take(choice.source, choice.region)
-        except UgatitError as error:
-            self._end(error)
-            return
-        for name, value in self._panel.chosen().items():
-            Krita.instance().writeSetting(_SETTINGS, name, value)
+            for name, value in self._panel.chosen().items():
+                Krita.instance().writeSetting(_SETTINGS, name, value)
+            self._begin_translating(taken, choice)
 
+    def cancel(self) -> None:
+        """End what is going on; the picture stays as it is."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _begin_translating(self, taken: Taken, choice: offer.Choice) -> None:
         def work(cancelled: Callable[[], bool], say: Callable[[str], None]) -> Finished:
             client = Client.connect(read_config(Path(__file__).parent), cancelled, say)
             _, _, width, height = taken.area
@@ -99,15 +105,11 @@ class TranslateDocker(DockWidget):
 
         self._begin(work, lambda finished: self._add(taken, finished, choice))
 
-    def cancel(self) -> None:
-        """End what is going on; the picture stays as it is."""
-        if self._task is not None:
-            self._task.cancel()
-
     def _begin(self, work: Callable[..., Any], then: Callable[[Any], str]) -> None:
         self._set_busy(True)
-        self._task, self._then = Task(work), then
-        self._timer.start()
+        with self._ending():
+            self._task, self._then = Task(work), then
+            self._timer.start()
 
     def _look(self) -> None:
         task = self._task
@@ -118,16 +120,23 @@ class TranslateDocker(DockWidget):
             return
         self._timer.stop()
         self._task = None
-        # Stays where what follows raises something that nobody has thought of: Krita would not show it.
-        self._panel.complain(*_UNKNOWN)
-        try:
+        with self._ending():
             # Krita handles other events while it converts: until all is done, nothing else may begin.
             words = self._then(task.result())
-        except UgatitError as error:
-            self._end(error)
-        else:
             self._set_busy(False)
             self._panel.say(words)
+
+    @contextlib.contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Whatever fails in it is told, and the docker can be used again."""
+        try:
+            yield
+        except UgatitError as error:
+            self._end(error)
+        except Exception as error:  # noqa: BLE001 - Krita shows nobody what comes out of here
+            traceback.print_exc()
+            what = traceback.format_exception_only(type(error), error)[-1].strip()
+            self._end(UgatitError("internal", f"Something went wrong that never should: {what}", _UNKNOWN))
 
     def _end(self, error: UgatitError) -> None:
         self._set_busy(False)
