@@ -88,6 +88,12 @@ class Conversation:
             self._refuse(refused, keeps_open=self._keeps_open(head))
         except StoppingError:
             self._refuse(stopping(), keeps_open=False)
+        except GoneError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, a client that waits has to be told
+            told = self._refusal(error)
+            answered = f"{told.status} {told.code}: {told.message}"
+            self._refuse(told, keeps_open=False)
         finally:
             self._host.say(f"{head.method} {protocol.shown(head.target)}: {answered}")
         return self._keeps_open(head)
@@ -183,7 +189,11 @@ class Conversation:
                 raise stopping() from None
             if error is None:
                 return job.future.result()
-            refused = refusal(error)
-            if refused.code == "internal":
-                self._host.report(error)
-            raise refused
+            raise self._refusal(error)
+
+    def _refusal(self, error: BaseException) -> RefusedError:
+        """What the client is told of an error; a fault of the program is reported."""
+        refused = refusal(error)
+        if refused.code == "internal":
+            self._host.report(error)
+        return refused

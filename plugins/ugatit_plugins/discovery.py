@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import secrets
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,11 +27,12 @@ from ugatit_batch.errors import EnvironmentLacksError
 from ugatit_plugins.protocol import HOST, PROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 STATE_VARIABLE = "UGATIT_BATCH_STATE_DIR"
 FILE, LOCK = "server.json", "server.lock"
-_LOCK_SECONDS = 1.0  # for a server that is just ending
+_LOCK_SECONDS = 0.5  # after which a wait for the lock looks around
+_WAIT_SECONDS = 60.0  # for a server that is starting, or that finishes its last picture
 _TOKEN_BYTES = 32
 
 
@@ -80,21 +82,23 @@ def find_running(folder: Path) -> Address | None:
 
 
 @contextlib.contextmanager
-def only_server(folder: Path) -> Iterator[None]:
+def only_server(folder: Path, gives_up: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """While the block is open, no other server of this user's can be in this folder.
 
-    At its end `server.json` is taken away.
+    At its end `server.json` is taken away. One that is starting or ending is waited for, up to a minute.
+
+    Args:
+        folder: of `server.json`.
+        gives_up: asked while it waits.
 
     Raises:
-        EnvironmentLacksError: another server runs.
+        EnvironmentLacksError: another server runs, or does not come to an end.
         OutputError: the folder cannot be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, mode=0o600)
-        lock.acquire(timeout=_LOCK_SECONDS)
-    except Timeout as error:
-        raise _already_running(folder) from error
+        _take(lock, folder, gives_up)
     except OSError as error:
         raise explain_os_error(error, folder / LOCK) from error
     try:
@@ -104,6 +108,19 @@ def only_server(folder: Path) -> Iterator[None]:
     finally:
         withdraw(folder)
         lock.release()
+
+
+def _take(lock: FileLock, folder: Path, gives_up: Callable[[], bool]) -> None:
+    until = time.monotonic() + _WAIT_SECONDS
+    while True:
+        try:
+            lock.acquire(timeout=_LOCK_SECONDS)
+        except Timeout as error:
+            # Who holds it may still load, and be found soon; or have withdrawn, and let go of it soon.
+            if find_running(folder) is not None or gives_up() or time.monotonic() > until:
+                raise _already_running(folder) from error
+        else:
+            return
 
 
 def _already_running(folder: Path) -> EnvironmentLacksError:

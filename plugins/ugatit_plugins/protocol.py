@@ -62,6 +62,7 @@ _METHODS = {"/v1/info": "GET", "/v1/models": "GET", "/v1/translate": "POST", "/v
 _FLAGS = {"0": False, "1": True}
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _SIDE = re.compile(r"[0-9]{1,9}")
+_HTTP_PORT = 80
 _PNG_BYTES = 8  # a pixel of the deepest kind, 16-bit RGBA, where nothing can be compressed
 
 
@@ -130,7 +131,9 @@ def check_sender(headers: Message, port: int, token: str) -> None:
     Raises:
         RefusedError: it comes from a web page, or without the token.
     """
-    if headers.get_all("Origin") or headers.get_all("Host") != [f"{HOST}:{port}"]:
+    # Who asks at the port of HTTP itself leaves it out.
+    hosts = [[f"{HOST}:{port}"], [HOST]] if port == _HTTP_PORT else [[f"{HOST}:{port}"]]
+    if headers.get_all("Origin") or headers.get_all("Host") not in hosts:
         raise RefusedError(
             "forbidden",
             "this server is not for web pages",

@@ -187,19 +187,25 @@ class _Listener(ThreadingHTTPServer):
         self._converse(request)
 
 
-def serve(folder: Path, server: Callable[[], Server], ready: Callable[[Server], object]) -> None:
+def serve(
+    folder: Path,
+    server: Callable[[], Server],
+    ready: Callable[[Server], object],
+    gives_up: Callable[[], bool] = lambda: False,
+) -> None:
     """Run a server that editors find, until it ends.
 
     Args:
         folder: where `server.json` goes.
         server: makes it, once it is sure that no other one is there.
         ready: is given the server when it answers and can be found.
+        gives_up: asked while another server that starts or ends is waited for.
 
     Raises:
         EnvironmentLacksError: another server of this user's runs, or the port is taken.
         DiskFullError, OutputError: the folder cannot be written.
     """
-    with discovery.only_server(folder):
+    with discovery.only_server(folder, gives_up):
         running = server()
         try:
             discovery.announce(folder, running.address)

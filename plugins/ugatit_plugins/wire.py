@@ -29,7 +29,7 @@ ValueT = TypeVar("ValueT")
 _REQUEST_LINE = re.compile(r"([A-Z]{1,16}) ([!-~]{1,4096}) HTTP/1\.([01])")
 _HEAD_END = b"\r\n\r\n"
 _SLICE = 0.2  # seconds after which a wait looks whether the server is stopping
-_RECEIVE = 1 << 18
+_RECEIVE = _SEND = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,10 @@ class Patience:
     silence_seconds: float = 10.0
     """Between two parts of a body or, the other way, until the client takes more of an answer."""
     body_seconds: float = 120.0
-    """Until a body is whole."""
+    """Until a body is whole; and until the client has taken the whole answer."""
     leftover_seconds: float = 2.0
-    """For the rest of a body that nobody wants, so that the client comes to read why."""
+    """For the rest of a body that nobody wants, so that the client comes to read why; and for the rest of an
+    answer, where the server is stopping."""
 
 
 @dataclass(frozen=True)
@@ -152,32 +153,42 @@ class Wire:
         Raises:
             GoneError: it has hung up.
         """
-        self._send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._send(b"HTTP/1.1 100 Continue\r\n\r\n", time.monotonic() + self._patience.silence_seconds)
 
     def send(self, status: int, headers: Mapping[str, str], body: Body, *, keeps_open: bool) -> None:
         """Answer a request.
 
         Raises:
-            GoneError: the client has hung up, or does not take the answer.
+            GoneError: the client has hung up, or does not take the answer in time.
         """
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Content-Length: {len(body)}", "Cache-Control: no-store"]
         lines += [f"Connection: {'keep-alive' if keeps_open else 'close'}", "", ""]
-        self._send("\r\n".join(lines).encode("latin-1", "replace"))
-        with memoryview(body) as view:
-            at = 0
-            while at < len(view):
-                part = view[at : at + _RECEIVE]
-                self._send(part)
-                at += len(part)
+        until = time.monotonic() + self._patience.body_seconds
+        until = self._send("\r\n".join(lines).encode("latin-1", "replace"), until)
+        self._send(body, until)
 
-    def _send(self, part: Body) -> None:
-        self._socket.settimeout(self._patience.silence_seconds)
-        try:
-            self._socket.sendall(part)
-        except OSError as error:
-            raise GoneError from error
+    def _send(self, body: Body, until: float) -> float:
+        """Send all of it; until when what follows has time, which is sooner in a server that is stopping."""
+        with memoryview(body) as view:
+            at, silent_until = 0, time.monotonic() + self._patience.silence_seconds
+            while at < len(view):
+                now = time.monotonic()
+                if self._is_stopping():
+                    until = min(until, now + self._patience.leftover_seconds)
+                left = min(until, silent_until) - now
+                if left <= 0:
+                    raise GoneError
+                self._socket.settimeout(min(left, _SLICE))
+                try:
+                    at += self._socket.send(view[at : at + _SEND])
+                except TimeoutError:
+                    continue
+                except OSError as error:
+                    raise GoneError from error
+                silent_until = time.monotonic() + self._patience.silence_seconds
+        return until
 
     def has_hung_up(self) -> bool:
         """Whether the client has closed its end, as far as is known now."""

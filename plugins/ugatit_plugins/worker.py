@@ -6,6 +6,7 @@ Knows nothing of sockets.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import threading
 import time
@@ -261,13 +262,19 @@ def stopping() -> RefusedError:
     return RefusedError("stopping", "the server is stopping", "start it again")
 
 
+def _lacks_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
 def refusal(error: BaseException) -> RefusedError:
     """What a client is told of an error."""
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, SizeError | MemoryLacksError):
         return RefusedError("not_possible", error.message, _SMALLER)
-    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+    if _lacks_memory(error):
         return RefusedError("not_possible", "there is not enough memory for this picture", _SMALLER)
     if isinstance(error, PictureError):
         return RefusedError("bad_request", error.message, error.hint)

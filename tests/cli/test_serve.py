@@ -152,6 +152,8 @@ def test_after_a_kill_another_one_can_start_and_ends_by_itself(models_dir: Path,
     [
         (["--device", "nonsense"], 2, "no such device"),
         (["--device", "cpu", "--backend", "tensorrt"], 4, "--backend torch"),
+        (["--idle", "nan"], 2, "not a number of seconds"),
+        (["--idle", "inf"], 2, "not a number of seconds"),
         (["--queue", "0"], 2, "queue"),
         (["--port", "70000"], 2, "port"),
     ],

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import sys
+import tempfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -30,6 +31,8 @@ from .serving import FIXTURES, PATIENT, Gate, fixture_body, picture, served, unt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from ugatit_plugins.server import Server
 
 PACKAGE = Path(ugatit_plugins.__file__).parent
 IN_EDITORS = sorted(path for name in ("client", "krita", "gimp") for path in (PACKAGE / name).rglob("*.py"))
@@ -375,6 +378,49 @@ def test_server_that_ends_at_once_says_why(tmp_path: Path) -> None:
         Client.connect(config(tmp_path, *command))
     assert error.value.code == "not_started"
     assert "secret" not in str(error.value)
+
+
+def test_two_editors_that_start_it_at_the_same_moment_share_one(models_dir: Path, tmp_path: Path) -> None:
+    arguments = ["serve", "--device", "cpu", "--idle", "60", "--models-dir", str(models_dir)]
+    clients: list[Client] = []
+
+    def connect() -> None:
+        clients.append(
+            Client.connect(config(tmp_path, sys.executable, "-m", "ugatit_batch", *arguments), _after(90))
+        )
+
+    editors = [threading.Thread(target=connect) for _ in range(2)]
+    for editor in editors:
+        editor.start()
+    for editor in editors:
+        editor.join()
+    assert len(clients) == 2
+    assert clients[0].info()["pid"] == clients[1].info()["pid"]
+    clients[0].shutdown()
+    until(lambda: not (tmp_path / FILE).exists())
+
+
+def test_server_that_finds_another_one_is_not_a_failure(models_dir: Path, tmp_path: Path) -> None:
+    """Which may be read of a moment after it has ended."""
+    command = [sys.executable, "-c", "import sys; sys.exit(4)"]
+    with served(models_dir) as server:
+        ended = threading.Thread(target=lambda: _announce_at_the_end(tmp_path, server))
+        ended.start()
+        assert Client.connect(config(tmp_path, *command)).info()["pid"] == os.getpid()
+        ended.join(PATIENT)
+
+
+def _announce_at_the_end(folder: Path, server: Server) -> None:
+    until(lambda: any(process.poll() == 4 for process in ugatit_client._launched))
+    time.sleep(0.3)
+    announce(folder, server.address)
+
+
+def test_no_room_for_temporary_files_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    with pytest.raises(UgatitError, match="temporary file") as error:
+        Client.connect(config(tmp_path, sys.executable, "-c", ""))
+    assert error.value.code == "not_started"
 
 
 def test_starting_can_be_cancelled_and_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

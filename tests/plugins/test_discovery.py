@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,7 @@ from ugatit_plugins.discovery import FILE, LOCK, Address
 from ugatit_plugins.server import Server, ServerOptions, serve
 from ugatit_plugins.worker import Worker
 
-from .serving import StandInOpening, ask
+from .serving import PATIENT, StandInOpening, ask
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,6 +106,7 @@ def test_what_a_dead_server_left_is_not_a_running_one(tmp_path: Path) -> None:
 
 def test_a_second_server_is_told_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "_LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(discovery, "_WAIT_SECONDS", 0.2)
     with discovery.only_server(tmp_path):
         with pytest.raises(EnvironmentLacksError, match="starting"), discovery.only_server(tmp_path):
             pass
@@ -114,6 +116,39 @@ def test_a_second_server_is_told_of_the_first(tmp_path: Path, monkeypatch: pytes
         # The refused one has taken nothing away.
         assert discovery.find_running(tmp_path) == ADDRESS
     with discovery.only_server(tmp_path):
+        pass
+
+
+def test_a_server_that_ends_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_LOCK_SECONDS", 0.05)
+    asked = threading.Semaphore(0)
+    took = threading.Event()
+
+    def gives_up() -> bool:
+        asked.release()
+        return False
+
+    def second() -> None:
+        with discovery.only_server(tmp_path, gives_up):
+            took.set()
+
+    with discovery.only_server(tmp_path):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        for _ in range(3):
+            assert asked.acquire(timeout=PATIENT)
+        assert not took.is_set()
+    waiting.join(PATIENT)
+    assert took.is_set()
+
+
+def test_waiting_for_another_server_can_be_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "_LOCK_SECONDS", 0.05)
+    with (
+        discovery.only_server(tmp_path),
+        pytest.raises(EnvironmentLacksError, match="starting"),
+        discovery.only_server(tmp_path, lambda: True),
+    ):
         pass
 
 

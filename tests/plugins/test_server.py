@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import errno
 import http.client
 import io
 import json
+import mmap
 import os
 import threading
 import time
@@ -25,6 +27,7 @@ from .serving import (
     PATIENT,
     Gate,
     Reply,
+    StandInOpening,
     all_of,
     ask,
     connected,
@@ -287,3 +290,35 @@ def test_faults_of_the_program_are_reported_and_the_next_request_is_served(model
         assert np.array_equal(pixels_in(translate(server, picture())), 255 - picture())
     assert any("Traceback" in line and "a fault" in line for line in said)
     assert not any(server.address.token in line for line in said)
+
+
+def test_a_picture_that_there_is_no_memory_to_receive_is_refused(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lack(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", lack)
+        reply = translate(server, picture())
+    assert (reply.status, reply.code) == (422, "not_possible")
+    assert "smaller" in reply.json["error"]["hint"]
+    assert translate(server, picture()).status == 200
+
+
+@pytest.mark.parametrize(("method", "target"), [("GET", "/v1/models"), ("POST", "/v1/translate?model=own")])
+def test_faults_outside_of_the_network_are_answered_and_reported(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch, method: str, target: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("a fault")
+
+    said: list[str] = []
+    with served(models_dir, said=said) as server:
+        with monkeypatch.context() as patch:
+            patch.setattr(StandInOpening, "models", fail)
+            body = picture().tobytes() if method == "POST" else None
+            reply = ask(server, method, target, body, raw_headers(24, 16))
+        assert (reply.status, reply.code) == (500, "internal")
+        assert translate(server, picture()).status == 200
+    assert any("Traceback" in line and "a fault" in line for line in said)

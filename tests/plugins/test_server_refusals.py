@@ -3,13 +3,14 @@ from __future__ import annotations
 import gc
 import random
 import threading
+from email.message import Message
 from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
 import pytest
 
-from ugatit_plugins.protocol import Limits
+from ugatit_plugins.protocol import Limits, RefusedError, check_sender
 
 from ..fakes import InvertingTranslator
 from .serving import (
@@ -88,6 +89,17 @@ def test_no_token_at_all_and_two_of_them_are_refused(server: Server) -> None:
 def test_another_host_is_refused(server: Server, host: str) -> None:
     headers = {"Host": host.replace("{port}", str(server.address.port))}
     assert (ask(server, headers=headers).status, ask(server, without="Host").status) == (403, 403)
+
+
+def test_the_port_of_http_itself_may_be_left_out() -> None:
+    """As `http.client` and curl do."""
+    headers = Message()
+    headers["Host"], headers["Authorization"] = "127.0.0.1:80", "Bearer x"
+    check_sender(headers, 80, "x")
+    headers.replace_header("Host", "127.0.0.1")
+    check_sender(headers, 80, "x")
+    with pytest.raises(RefusedError, match="web pages"):
+        check_sender(headers, 81, "x")
 
 
 @pytest.mark.parametrize("origin", ["null", "http://127.0.0.1:{port}", "https://example.org"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -17,13 +19,23 @@ if TYPE_CHECKING:
     from ugatit_plugins.server import Server
 
 
+class _Seconds(click.FloatRange):
+    """Seconds, 0 or more; `nan` is neither less nor more than anything, and passes a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 @click.command()
 @shared.engine_options
 @shared.backend_option
 @shared.models_dir_option
 @click.option(
     "--idle",
-    type=click.FloatRange(min=0),
+    type=_Seconds(min=0),
     default=900.0,
     show_default=True,
     metavar="SECONDS",
@@ -93,7 +105,9 @@ def command(
             stopping.at_first(server.stop)
             return server
 
-        serve(state_dir(), make, lambda server: _tell(server, as_json))
+        asked = threading.Event()
+        stopping.at_first(asked.set)
+        serve(state_dir(), make, lambda server: _tell(server, as_json), asked.is_set)
 
 
 def _tell(server: Server, as_json: bool) -> None:

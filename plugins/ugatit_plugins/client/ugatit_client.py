@@ -27,8 +27,12 @@ _TICK = 0.02
 """Seconds between two looks at whether the user has cancelled."""
 _ANSWER = 10.0
 """Seconds in which the server answers what costs it no work."""
-_START = 60.0
-"""Seconds in which a server that was started is ready."""
+_START = 180.0
+"""Seconds in which a server that was started is ready; PyTorch from a cold disk may take a minute."""
+_FASTER = 4
+"""Exit code of a server that has found another one (or that lacks something)."""
+_LOOK_AGAIN = 1.0
+"""Seconds for which that other one is looked for."""
 _BUSY = 60.0
 """Seconds for which a busy server is asked again."""
 _PIECE = 1 << 18
@@ -218,9 +222,9 @@ class Client:
 
     @classmethod
     def _start(cls, command: list[str], state: Path, cancelled: Callable[[], bool]) -> Client:
-        with tempfile.TemporaryFile() as said:
+        with _log() as said:
             process = _launch(command, state, said)
-            end = time.monotonic() + _START
+            end, ended = time.monotonic() + _START, 0.0
             while time.monotonic() < end:
                 left = process.poll()
                 # Looked for after an end too: another editor may have started one at the same moment.
@@ -228,8 +232,10 @@ class Client:
                 if client is not None:
                     return client
                 if left is not None:
-                    said.seek(0)
-                    raise _not_started(said.read().decode("utf-8", "replace"))
+                    ended = ended or time.monotonic()
+                    if left != _FASTER or time.monotonic() > ended + _LOOK_AGAIN:
+                        said.seek(0)
+                        raise _not_started(said.read().decode("utf-8", "replace"))
                 _wait(5 * _TICK, cancelled)
             process.kill()
         raise UgatitError("not_started", f"ugatit-batch did not get ready within {_START:.0f} s.", _DOCTOR)
@@ -331,6 +337,18 @@ def _not_understood(what: str) -> UgatitError:
 def _not_started(said: str) -> UgatitError:
     text = " ".join(said[-_LOG_END:].split()) or "it ended without a word"
     return UgatitError("not_started", f"ugatit-batch could not be started: {text}", _DOCTOR)
+
+
+def _log() -> Any:
+    """A file for what a server says while it starts, which goes away by itself."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise UgatitError(
+            "not_started",
+            f"ugatit-batch cannot be started: a temporary file cannot be made: {error.strerror or error}.",
+            "make room in the folder for temporary files, and try again",
+        ) from error
 
 
 def _wait(seconds: float, cancelled: Callable[[], bool]) -> None:
