@@ -169,6 +169,7 @@ def test_inputs_go_where_they_are_to_go(program: Callable[..., Outcome], tmp_pat
         (["inbox", "--after", "move", "--done", "."], "the watched folder is in it"),
         (["inbox", "-o", "out", "--after", "move", "--done", "out"], "is the output folder"),
         (["inbox", "--settle", "0"], "--settle"),
+        (["inbox", "--settle", "nan"], "is not a number of seconds"),
         (["inbox", "--name", "{stem}/{nothing}"], "{nothing}"),
         (["inbox", "--name", "../{stem}"], "lies outside of the output folder"),
         (["inbox", "--crf", "255", "--format", "mp4"], "--crf"),

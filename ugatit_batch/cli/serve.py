@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,23 +18,13 @@ if TYPE_CHECKING:
     from ugatit_plugins.server import Server
 
 
-class _Seconds(click.FloatRange):
-    """Seconds, 0 or more; `nan` is neither less nor more than anything, and passes a range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        seconds = float(super().convert(value, param, ctx))
-        if not math.isfinite(seconds):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return seconds
-
-
 @click.command()
 @shared.engine_options
 @shared.backend_option
 @shared.models_dir_option
 @click.option(
     "--idle",
-    type=_Seconds(min=0),
+    type=shared.SecondsType(min=0),
     default=900.0,
     show_default=True,
     metavar="SECONDS",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -61,6 +62,17 @@ class BatchType(click.ParamType[int | None]):
         if not str(value).isdecimal() or int(value) < 1:
             self.fail(f"{value!r} is neither auto nor a number above 0", param, ctx)
         return int(value)
+
+
+class SecondsType(click.FloatRange):
+    """Seconds in a range; `nan` is neither less nor more than anything, and passes a range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """A number of seconds, and no other kind of float."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 def models_dir_option(command: CommandT) -> CommandT:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
+from ugatit_batch.cli import shared
 from ugatit_batch.cli.choices import open_choices
 from ugatit_batch.cli.report import reporter
 from ugatit_batch.cli.stopping import Stopping
@@ -31,7 +32,7 @@ _STATUS_EVERY = 2.0  # seconds between two status lines for a supervisor, at lea
 _OWN = (
     click.option(
         "--settle",
-        type=click.FloatRange(0.1, 3600),
+        type=shared.SecondsType(0.1, 3600),
         default=2.0,
         show_default=True,
         metavar="SECONDS",
@@ -40,7 +41,7 @@ _OWN = (
     click.option("--poll", is_flag=True, help="Look again and again by itself; network disks need it."),
     click.option(
         "--rescan",
-        type=click.FloatRange(1, 86400),
+        type=shared.SecondsType(1, 86400),
         default=300.0,
         show_default=True,
         metavar="SECONDS",
