@@ -23,16 +23,13 @@ from urllib.parse import urlencode
 PROTOCOL = 1
 
 _HOST = "127.0.0.1"
-_TICK = 0.02
-"""Seconds between two looks at whether the user has cancelled."""
+_TICK = 0.02  # seconds between two looks at whether the user has cancelled
 _ANSWER = 10.0
 """Seconds in which the server answers what costs it no work."""
 _START = 180.0
 """Seconds in which a server that was started is ready; PyTorch from a cold disk may take a minute."""
-_FASTER = 4
-"""Exit code of a server that has found another one (or that lacks something)."""
-_LOOK_AGAIN = 1.0
-"""Seconds for which that other one is looked for."""
+_FASTER = 4  # exit code of a server that has found another one, or that lacks something
+_LOOK_AGAIN = 1.0  # seconds for which that other one is looked for
 _BUSY = 60.0
 """Seconds for which a busy server is asked again."""
 _PIECE = 1 << 18
@@ -40,7 +37,6 @@ _LOG_END = 4000  # characters
 
 _INSTALL = "run “ugatit-batch plugin install” once more"
 _DOCTOR = "run “ugatit-batch plugin doctor” in a terminal; it says what is wrong"
-
 
 _launched: list[Any] = []
 """The servers that were started from here; they are only ever asked whether they have ended."""
