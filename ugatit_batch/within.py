@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 
+def gone(root: Path) -> OutputError:
+    """What is said of an output folder that is not there any more."""
+    return OutputError(f"{root}: the output folder is gone", "make it again, or mount its disk")
+
+
 def require_folder(root: Path) -> None:
     """Do nothing where a folder is there.
 
@@ -26,7 +31,7 @@ def require_folder(root: Path) -> None:
         OutputError: it is not.
     """
     if not root.is_dir():
-        raise OutputError(f"{root}: the output folder is gone", "make it again, or mount its disk")
+        raise gone(root)
 
 
 class Within(Generic[ResultT]):

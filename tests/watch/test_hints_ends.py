@@ -20,29 +20,11 @@ from ugatit_batch.errors import PictureError
 from ugatit_batch.watch.hints import Hints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux")
+pytestmark = pytest.mark.usefixtures("no_thread_stays")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
-
-
-@pytest.fixture(autouse=True)
-def _no_thread_stays() -> Iterator[None]:
-    before = set(threading.enumerate())
-    yield
-    assert set(threading.enumerate()) <= before
-
-
-@pytest.fixture(params=["told", "polled"])
-def poll(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param == "polled")
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    return folder
 
 
 @linux

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, ProgressColumn, Task
 from rich.text import Text
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from rich.live import Live
 
 
 # Names of files may hold anything: what ends a line of a log and forges another, or moves a cursor.
@@ -35,6 +38,28 @@ class ProgressDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class LiveDisplay:
+    """Says its title, and draws below what it prints, while the block is open."""
+
+    _console: Console
+    _title: str
+    _quiet: bool
+    _live: Live | None
+
+    def __enter__(self) -> Self:
+        if not self._quiet:
+            self._console.print(escape(self._title))
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
 
 
 class RateColumn(ProgressColumn):

@@ -12,11 +12,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ugatit_batch.display.console import ProgressDisplay, new_console
+from ugatit_batch.display.console import LiveDisplay, ProgressDisplay, new_console
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from rich.console import RenderableType
 
@@ -65,7 +64,7 @@ class CheckDisplay(ProgressDisplay):
         self._progress.update(self._task, completed=self._total - left)
 
 
-class TrainDisplay:
+class TrainDisplay(LiveDisplay):
     """Progress, losses, time left and memory of one training run.
 
     Args:
@@ -103,19 +102,6 @@ class TrainDisplay:
         self._live = (
             Live(console=self._console, transient=True, get_renderable=self._render) if live else None
         )
-
-    def __enter__(self) -> TrainDisplay:
-        if not self._quiet:
-            self._console.print(escape(self._title))
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     def note(self, text: str) -> None:
         """Say something about how the run came about."""

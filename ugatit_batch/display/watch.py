@@ -13,12 +13,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ugatit_batch.display.console import RateColumn, new_console, one_line
+from ugatit_batch.display.console import LiveDisplay, RateColumn, new_console, one_line
 from ugatit_batch.display.results import FilmLines, ResultLines
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from rich.console import RenderableType
 
@@ -28,7 +27,7 @@ _REDRAWN = 0.25  # seconds between two drawings of the status line, at least
 _WINDOW = 60.0  # seconds that the rate looks back
 
 
-class WatchDisplay:
+class WatchDisplay(LiveDisplay):
     """What happens in a watched folder, line by line; on a terminal there is a status line below them.
 
     Args:
@@ -60,19 +59,6 @@ class WatchDisplay:
             self._live = Live(
                 console=self._console, transient=True, refresh_per_second=1, get_renderable=self._render
             )
-
-    def __enter__(self) -> WatchDisplay:
-        if not self._quiet:
-            self._console.print(escape(self._title))
-        if self._live is not None:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
 
     @property
     def line(self) -> str:

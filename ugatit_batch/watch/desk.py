@@ -27,6 +27,7 @@ from ugatit_batch.watch.gate import Gate
 from ugatit_batch.watch.outbox import Outbox
 from ugatit_batch.watch.read_back import StoppedError
 from ugatit_batch.watch.ready import look
+from ugatit_batch.within import gone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -168,7 +169,7 @@ class Desk:
         frames = result.written.frames or None
         try:
             if not self.outbox.is_here:
-                raise OutputError(f"{self.outbox.root}: the output folder is gone", "make it again")
+                raise gone(self.outbox.root)
             place = self._after.apply(
                 job.source,
                 version,

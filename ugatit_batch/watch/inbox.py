@@ -16,7 +16,7 @@ from ugatit_batch.atomic import explain_os_error
 from ugatit_batch.errors import OutputBusyError, PictureError
 from ugatit_batch.watch.gate import Version
 from ugatit_batch.watch.hints import Hints
-from ugatit_batch.watch.places import Place, network_file_system
+from ugatit_batch.watch.places import network_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,7 +68,6 @@ class Inbox:
         self._wake, self._should_stop = wake, should_stop
         self._poll, self._settle, self._rescan = poll, settle, rescan
         self._claim = FileLock(rules.folder / _LOCK, thread_local=False) if claim else None
-        self._place: Place | None = None
         self._hints: Hints | None = None
         self._walk_at: dict[Path, float] = {}
         self._rescan_at = -math.inf
@@ -109,14 +108,12 @@ class Inbox:
             OutputBusyError: another program takes files out of it.
             OutputError: no file can be taken out of it.
         """
-        state = "gone" if self._place is None else self._place.state()
-        if self._hints is not None and state == "here" and self._hints.alive:
+        if self._hints is not None and self._hints.alive:
             return None
         self.close()
         if not self.folder.is_dir():
             raise PictureError(f"{self.folder}: the watched folder is not there", "waiting until it is back")
         self._take_claim()
-        self._place = Place(self.folder)
         network = network_file_system(self.folder)
         started = time.monotonic()
         # Before the first walk: what comes in between is told, what came before is walked over.
@@ -127,7 +124,6 @@ class Inbox:
                 pass
             interval = max(interval, _POLL_SHARE * (time.monotonic() - started))
         self._hints = Hints(self.folder, self._wake, poll=poll, interval=interval)
-        self._hints.__enter__()
         self._rescan_at = -math.inf
         if not self._hints.polling:
             return "told of changes by the system"
@@ -139,17 +135,13 @@ class Inbox:
         if self._claim is not None:
             self._claim.release()
         if self._hints is not None:
-            self._hints.__exit__(None, None, None)
-        self._hints = self._place = None
+            self._hints.close()
+        self._hints = None
 
     def rescan(self) -> None:
         """Look at everything with the next `look`, whatever was known of it."""
         self._rescan_at = -math.inf
         self._over.clear()
-
-    def touch(self, path: Path) -> None:
-        """Look at a file, whatever is known of it."""
-        self._gate.touch(path, time.monotonic())
 
     def look(self) -> list[Arrival]:
         """The files that have become ready, or are given up."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ugatit_batch.errors import OutputError
 from ugatit_batch.journal import NAME
+from ugatit_batch.within import gone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,9 +76,7 @@ class Outbox:
         try:
             there = self.root.stat().st_dev
         except OSError as error:
-            raise OutputError(
-                f"{self.root}: the output folder is gone", "make it again, or mount its disk"
-            ) from error
+            raise gone(self.root) from error
         if there != device and not (self.root / NAME).exists():
             raise OutputError(
                 f"{self.root}: the output folder is on another disk than before, and empty",
